@@ -1,0 +1,6 @@
+//! vine-core: the vine protocol as one pure state machine.
+#![no_std]
+
+extern crate alloc;
+
+pub mod time;
