@@ -3,4 +3,6 @@
 
 extern crate alloc;
 
+pub mod identity;
+pub mod rng;
 pub mod time;
