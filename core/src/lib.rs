@@ -5,4 +5,5 @@ extern crate alloc;
 
 pub mod identity;
 pub mod rng;
+pub mod overlay;
 pub mod time;
