@@ -1,0 +1,1 @@
+//! Tests of vine as a whole.
