@@ -7,3 +7,4 @@ pub mod identity;
 pub mod rng;
 pub mod overlay;
 pub mod time;
+pub mod wire;
