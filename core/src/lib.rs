@@ -6,4 +6,5 @@ extern crate alloc;
 pub mod identity;
 pub mod rng;
 pub mod overlay;
+pub mod session;
 pub mod time;
