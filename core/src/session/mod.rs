@@ -2,8 +2,12 @@
 //!
 //! The room, in the order in which a session comes to be:
 //!
-//! - [`noise`]: the handshake pattern, `Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s`.
+//! - [`noise`]: the handshake pattern, `Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s`;
+//! - [`cipher`]: the ciphers of traffic, and the seam for a faster implementation;
 //!
-//! Nothing here knows an address, a clock or a timer; what is sent when is decided elsewhere.
+//! Nothing here knows a socket or a timer; what is sent when is decided elsewhere.
 
+pub mod cipher;
 pub mod noise;
+
+pub use cipher::{Aead, Cipher, CryptoBackend, RustCrypto};
