@@ -4,7 +4,7 @@
 extern crate alloc;
 
 pub mod identity;
-pub mod rng;
 pub mod overlay;
+pub mod rng;
 pub mod session;
 pub mod time;

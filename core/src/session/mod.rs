@@ -6,6 +6,7 @@
 //! - [`cookie`]: proof of an address, when Hellos are many or look like a replay;
 //! - [`noise`]: the handshake pattern, `Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s`;
 //! - [`cipher`]: the ciphers of traffic, and the seam for a faster implementation;
+//! - [`replay`]: each envelope is accepted once.
 //!
 //! Nothing here knows a socket or a timer; what is sent when is decided elsewhere.
 
@@ -13,6 +14,8 @@ pub mod cipher;
 pub mod cookie;
 pub mod keys;
 pub mod noise;
+pub mod replay;
 
 pub use cipher::{Aead, Cipher, CryptoBackend, RustCrypto};
 pub use cookie::{Cookie, CookieJar};
+pub use replay::ReplayWindow;
