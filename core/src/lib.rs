@@ -6,5 +6,6 @@ extern crate alloc;
 pub mod identity;
 pub mod rng;
 pub mod overlay;
+pub mod session;
 pub mod time;
 pub mod wire;
