@@ -11,6 +11,9 @@ use super::wait::{poll_until, wait_until};
 /// Numbers the runs of this test process, so that each has a log of its own.
 static RUNS: AtomicU32 = AtomicU32::new(0);
 
+/// So many answers in a row count as a flow.
+const STEADY: usize = 10;
+
 /// One answered ping.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Reply {
@@ -40,16 +43,18 @@ impl Ping {
         self.process.output().lines().filter_map(parse_reply).collect()
     }
 
-    /// The first answer after `from`, and how long after.
+    /// How long after `from` answers flow again: the first one of which the nine that follow were not lost either.
     ///
     /// # Panics
     /// Where there is none by `from + limit`.
-    pub fn answered_after(&self, from: SystemTime, limit: Duration) -> Duration {
+    pub fn flows_after(&self, from: SystemTime, limit: Duration) -> Duration {
         let left = limit.saturating_sub(from.elapsed().unwrap_or_default());
-        let reply = wait_until(&format!("an answer from {}", self.target), left, || {
-            self.replies().into_iter().find(|reply| reply.at > from)
-        });
-        reply.at.duration_since(from).unwrap_or_default()
+        wait_until(&format!("a steady flow of answers from {}", self.target), left, || {
+            let replies: Vec<Reply> = self.replies().into_iter().filter(|reply| reply.at > from).collect();
+            let steady = |run: &&[Reply]| run.windows(2).all(|pair| pair[1].sequence == pair[0].sequence + 1);
+            let first = replies.windows(STEADY).find(steady)?.first()?;
+            first.at.duration_since(from).ok()
+        })
     }
 
     /// Waits for `count` more answers.
