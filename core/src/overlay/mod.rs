@@ -16,12 +16,20 @@
 
 mod batch;
 mod checksum;
+mod gather;
 mod packet;
 mod prefix;
 mod routes;
+mod segment;
+#[cfg(test)]
+mod testing;
+mod virtio;
 
 pub use batch::{Batch, Chunk, Refused, Reserved};
 pub use checksum::Sum;
+pub use gather::{Gather, Merge};
 pub use packet::{Fragment, IpPacket, PacketError, TCP, TcpHeader, Transport, UDP, UdpHeader};
 pub use prefix::{Prefix, PrefixError};
 pub use routes::{PeerIndex, RouteConflict, RouteTable};
+pub use segment::{ChecksumError, ChecksumMode, Segments, finish_checksum};
+pub use virtio::{Offload, TunPacket, TunPacketError, VirtioNetHeader};

@@ -177,6 +177,15 @@ impl Transport {
 }
 
 impl<'a> IpPacket<'a> {
+    /// Where an IPv4 header has its total length.
+    pub(super) const V4_LENGTH_OFFSET: usize = 2;
+    /// Where it has its identification.
+    pub(super) const V4_IDENTIFICATION_OFFSET: usize = 4;
+    /// Where it has its checksum.
+    pub(super) const V4_CHECKSUM_OFFSET: usize = 10;
+    /// Where an IPv6 header has its payload length.
+    pub(super) const V6_LENGTH_OFFSET: usize = 4;
+
     /// Reads the IP headers of `bytes`, which must be one packet and nothing else.
     pub fn parse(bytes: &'a [u8]) -> Result<IpPacket<'a>, PacketError> {
         match bytes.first().map(|byte| byte >> 4) {
@@ -350,6 +359,20 @@ impl<'a> IpPacket<'a> {
             }
             _ => None,
         }
+    }
+}
+
+/// The big-endian word at `at`.
+pub(super) fn word(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..)?.first_chunk().map(|word| u16::from_be_bytes(*word))
+}
+
+/// Overwrites the big-endian word at `at`; callers have proved that it is there.
+pub(super) fn put_word(bytes: &mut [u8], at: usize, value: u16) {
+    let field = bytes.get_mut(at..).and_then(|tail| tail.first_chunk_mut());
+    debug_assert!(field.is_some(), "no word at {at}");
+    if let Some(field) = field {
+        *field = value.to_be_bytes();
     }
 }
 
