@@ -10,8 +10,8 @@ use core::time::Duration;
 use zeroize::Zeroizing;
 
 use super::cookie::Cookie as CookieValue;
-use super::keys::{MacKey, cookie_key, hello_key, transport_key};
-use super::noise::{Claim, Established, Initiator, NoiseError, Parameters, Responder, SharedSecret, StaticKey};
+use super::keys::{MacKey, cookie_key, hello_key};
+use super::noise::{Claim, Initiator, NoiseError, Parameters, Responder, SharedSecret, StaticKey};
 use super::sessions::Agreed;
 use super::{BootId, Cipher, CryptoBackend, Tunnel};
 use crate::config::{NetworkId, NodeConfig};
@@ -251,7 +251,7 @@ impl Local {
         let mut ack = alloc::vec![0; HEADER_LEN + noise.len()];
         HelloAck::encode(hello.initiator_index, index, &noise, &mut ack).expect("the buffer is a HelloAck long");
         let agreed = Agreed {
-            tunnel: tunnel(&established, cipher, index, hello.initiator_index, crypto),
+            tunnel: Tunnel::new(&established, cipher, crypto, index, hello.initiator_index),
             cipher,
             remote_boot: hello.payload.boot_id,
             remote_stamp: Some(hello.payload.stamp),
@@ -298,7 +298,7 @@ impl Initiation {
         let cipher = Cipher::from_id(payload.cipher).filter(|cipher| local.ciphers().contains(&cipher.id()));
         let cipher = cipher.ok_or(HandshakeError::Cipher)?;
         Ok(Agreed {
-            tunnel: tunnel(&established, cipher, self.index, payload.index, crypto),
+            tunnel: Tunnel::new(&established, cipher, crypto, self.index, payload.index),
             cipher,
             remote_boot: payload.boot_id,
             remote_stamp: None,
@@ -314,11 +314,6 @@ impl Initiation {
         }
         Ok(CookieValue::new(*cookie.cookie))
     }
-}
-
-fn tunnel(keys: &Established, cipher: Cipher, local: u32, remote: u32, crypto: &dyn CryptoBackend) -> Tunnel {
-    let (send, receive) = (transport_key(&keys.send, cipher), transport_key(&keys.receive, cipher));
-    Tunnel::new(&send, &receive, cipher, crypto, local, remote)
 }
 
 macro_rules! opaque_debug {
