@@ -7,6 +7,5 @@ pub mod identity;
 pub mod overlay;
 pub mod rng;
 pub mod session;
-pub mod rng;
 pub mod time;
 pub mod wire;

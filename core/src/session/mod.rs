@@ -6,7 +6,8 @@
 //! - [`cookie`]: proof of an address, when Hellos are many or look like a replay;
 //! - [`noise`]: the handshake pattern, `Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s`;
 //! - [`cipher`]: the ciphers of traffic, and the seam for a faster implementation;
-//! - [`replay`]: each envelope is accepted once.
+//! - [`replay`]: each envelope is accepted once;
+//! - [`tunnel`]: all of that at work, sealing what goes out and opening what comes in.
 //!
 //! Nothing here knows a socket or a timer; what is sent when is decided elsewhere.
 
@@ -15,7 +16,9 @@ pub mod cookie;
 pub mod keys;
 pub mod noise;
 pub mod replay;
+pub mod tunnel;
 
 pub use cipher::{Aead, Cipher, CryptoBackend, RustCrypto};
 pub use cookie::{Cookie, CookieJar};
 pub use replay::ReplayWindow;
+pub use tunnel::{Exhausted, LaneReceived, OpenError, Opened, Permit, Reservation, Tunnel};
