@@ -11,6 +11,7 @@
 //! - `handshake`: the datagrams of the handshake, and what both sides have agreed on after it;
 //! - `gate`: how many Hellos are answered when many come;
 //! - `sessions`: which session of a peer sends, and which may still receive.
+//! - [`tunnel`]: all of that at work, sealing what goes out and opening what comes in.
 //!
 //! Nothing here knows a socket or a timer; what is sent when is decided elsewhere.
 
@@ -33,3 +34,4 @@ pub use tunnel::{OpenError, Opened, Tunnel};
 
 pub(crate) use gate::{Admission, HelloGate};
 pub(crate) use sessions::{Indices, KeyAge, Pending, Session, Sessions};
+pub use tunnel::{Exhausted, LaneReceived, OpenError, Opened, Permit, Reservation, Tunnel};
