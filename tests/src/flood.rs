@@ -93,7 +93,7 @@ impl Load {
 pub fn send(load: &Load, target: SocketAddr, rate: u64, duration: Duration) -> std::io::Result<u64> {
     let any: SocketAddr = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().expect("an address");
     let sockets: Vec<UdpSocket> = (0..8).map(|_| UdpSocket::bind(any)).collect::<Result<_, _>>()?;
-    let (mut noise, mut buffer) = (Noise::new(0x76_696e_65), [0; 2048]);
+    let (mut noise, mut buffer) = (Noise::new(0x7669_6e65), [0; 2048]);
     let start = Instant::now();
     let mut sent = 0;
     while start.elapsed() < duration {

@@ -1,4 +1,5 @@
 //! The rules of the repository that neither the compiler nor clippy checks.
+#![allow(clippy::unwrap_used, reason = "the whole file is a test")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
