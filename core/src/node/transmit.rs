@@ -20,7 +20,7 @@ impl Node {
                 let shared = &mut self.shared;
                 let cookie = shared.jar.cookie(shared.now, path.remote, path.socket.0);
                 shared.counters.cookies_sent += 1;
-                copy(path, &shared.local.cookie(index, cookie, &hello_mac), scratch)
+                copy(path, &cookie.reply(shared.local.cookie_key(), index, &hello_mac), scratch)
             }
             Send::Hello { peer, path } => copy(path, &self.peer(peer)?.initiation.as_ref()?.datagram, scratch),
             Send::HelloAck { peer, index, path } => copy(path, &self.peer(peer)?.sessions.pending(index)?.ack, scratch),

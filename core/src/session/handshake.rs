@@ -17,7 +17,7 @@ use super::{BootId, Cipher, CryptoBackend, Tunnel};
 use crate::config::{NetworkId, NodeConfig};
 use crate::identity::{Identity, PeerId};
 use crate::time::Instant;
-use crate::wire::hello::{COOKIE_DATAGRAM_LEN, NO_COOKIE_MAC, SUITE_IKPSK2};
+use crate::wire::hello::{NO_COOKIE_MAC, SUITE_IKPSK2};
 use crate::wire::{
     Capabilities, Ciphers, Cookie, HEADER_LEN, Header, Hello, HelloAck, HelloAckPayload, HelloError, HelloPayload,
     TlvError, Writer,
@@ -191,9 +191,9 @@ impl Local {
         self.hello_key.verify(&[hello.mac_input], hello.mac)
     }
 
-    /// The Cookie datagram that answers a Hello with this MAC.
-    pub(crate) fn cookie(&self, index: u32, cookie: CookieValue, hello_mac: &[u8; 16]) -> [u8; COOKIE_DATAGRAM_LEN] {
-        Cookie::encode(index, cookie.as_bytes(), |covered| self.cookie_key.mac(&[covered, hello_mac]))
+    /// The key of the MAC in this node's Cookies.
+    pub(crate) fn cookie_key(&self) -> &MacKey {
+        &self.cookie_key
     }
 
     /// Opens the first half of a Hello: whose does it claim to be?
@@ -309,10 +309,7 @@ impl Initiation {
     /// Reads a Cookie that answers this Hello.
     pub(crate) fn read_cookie(&self, peer: &PeerKeys, cookie: &Cookie<'_>) -> Result<CookieValue, HandshakeError> {
         let hello = Hello::decode(&self.datagram)?;
-        if !peer.cookie_key.verify(&[cookie.mac_input, hello.mac], cookie.mac) {
-            return Err(HandshakeError::Mac);
-        }
-        Ok(CookieValue::new(*cookie.cookie))
+        CookieValue::from_reply(&peer.cookie_key, cookie, hello.mac).ok_or(HandshakeError::Mac)
     }
 }
 
