@@ -85,7 +85,7 @@ impl Node {
         peer.rx_bytes += length as u64;
         peer.last_received = Some(now);
         let known = peer.paths.find(&path).is_some();
-        let slot = peer.paths.note_arrival(now, &path, || shared.rng.u64());
+        let slot = peer.paths.note_arrival(now, &path, length, || shared.rng.u64());
         let mut changed = !known || !is_current;
         let result = match Payload::classify(opened.payload) {
             Payload::Empty => Ok(None),
