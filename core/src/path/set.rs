@@ -102,6 +102,8 @@ pub struct Path {
     pub unproven: Option<Unproven>,
     /// The highest counter used on its lane under the current session, if any was.
     pub last_counter: Option<u64>,
+    /// The highest counter of it that a receipt covered.
+    receipted: Option<u64>,
     /// Last use by data of this node.
     pub last_data: Option<Instant>,
     created: Instant,
@@ -120,6 +122,7 @@ impl Path {
             last_proof: None,
             unproven: None,
             last_counter: None,
+            receipted: None,
             last_data: None,
             created: now,
             probe: None,
@@ -348,9 +351,11 @@ impl PathSet {
     pub fn on_receipt(&mut self, now: Instant, slot: PathSlot, largest: u64) {
         let Some(path) = self.get_mut(slot) else { return };
         let Some(last) = path.last_counter else { return };
-        if path.state == PathState::Candidate || largest > last {
+        let is_old = path.receipted.is_some_and(|receipted| largest <= receipted);
+        if path.state == PathState::Candidate || largest > last || is_old {
             return;
         }
+        path.receipted = Some(largest);
         self.prove(now, slot, Proof::Receipt);
         if largest < last
             && let Some(path) = self.get_mut(slot)
@@ -381,6 +386,7 @@ impl PathSet {
     pub fn on_new_session(&mut self) {
         for (_, path) in self.iter_mut() {
             path.last_counter = None;
+            path.receipted = None;
         }
     }
 
@@ -532,6 +538,8 @@ mod tests {
         assert_eq!(set.unproven_since(), Some(start()), "a receipt for what was never sent");
         set.on_receipt(start() + MS * 20, slot, 4);
         assert_eq!(set.unproven_since(), Some(start() + MS * 20));
+        set.on_receipt(start() + MS * 25, slot, 3);
+        assert_eq!(set.unproven_since(), Some(start() + MS * 20), "an older receipt that comes later");
         set.on_receipt(start() + MS * 30, slot, 5);
         assert_eq!(set.unproven_since(), None);
     }
