@@ -4,8 +4,8 @@
 extern crate alloc;
 
 pub mod identity;
-pub mod rng;
 pub mod overlay;
+pub mod rng;
 pub mod session;
 pub mod time;
 pub mod wire;
