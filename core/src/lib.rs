@@ -103,7 +103,6 @@ pub mod node;
 pub mod overlay;
 pub mod path;
 mod peer;
-pub mod overlay;
 pub mod rng;
 pub mod session;
 pub mod time;
