@@ -193,24 +193,13 @@ pub(crate) struct Interface {
 }
 
 impl Interface {
-    /// Gives the interface its addresses and brings it up. `segments` is the most packets of MTU size that the interface
-    /// may hand over in one.
-    pub(crate) async fn configure(
-        netlink: Netlink,
-        config: &TunConfig,
-        index: u32,
-        segments: u32,
-    ) -> Result<Interface, NetworkError> {
-        let mut interface = Interface {
-            netlink,
-            name: config.name.clone(),
-            index,
-            addresses: Vec::new(),
-            routes: BTreeMap::new(),
-        };
+    /// Gives the interface its addresses and brings it up.
+    pub(crate) async fn configure(netlink: Netlink, config: &TunConfig, index: u32) -> Result<Interface, NetworkError> {
+        let mut interface =
+            Interface { netlink, name: config.name.clone(), index, addresses: Vec::new(), routes: BTreeMap::new() };
         let connected: Vec<Wanted> = config.addresses.iter().filter_map(|address| connected(*address)).collect();
         interface.check_free(&connected, &interface.netlink.routes().await?).await?;
-        interface.set_link(segments).await;
+        interface.silence().await;
         for (address, prefix_len) in &config.addresses {
             interface.add_address(*address, *prefix_len).await?;
         }
@@ -302,21 +291,16 @@ impl Interface {
         Ok(())
     }
 
-    /// Two refinements that the interface works without.
-    async fn set_link(&self, segments: u32) {
-        // A segmented packet read from the TUN then fits one segmented send.
-        let segments = LinkUnspec::new_with_index(self.index)
-            .append_extra_attribute(LinkAttribute::GsoMaxSegs(segments))
-            .build();
-        // No link-local address: nobody answers to it, and router solicitations would be dropped as unroutable.
+    /// Keeps the kernel from giving the interface a link-local address: nobody would answer to it, and its router
+    /// solicitations would be dropped as unroutable.
+    async fn silence(&self) {
         let quiet = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
-        let quiet = LinkUnspec::new_with_index(self.index)
+        let message = LinkUnspec::new_with_index(self.index)
             .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![quiet]))
             .build();
-        for message in [segments, quiet] {
-            if let Err(error) = self.netlink.handle.link().set(message).execute().await {
-                tracing::debug!(interface = %self.name, %error, "a link setting was refused");
-            }
+        if let Err(error) = self.netlink.handle.link().set(message).execute().await {
+            // The interface works without, and a kernel without IPv6 says no.
+            tracing::debug!(interface = %self.name, %error, "cannot turn off link-local addresses");
         }
     }
 
