@@ -207,9 +207,13 @@ impl EngineHandle {
         &self.shared.counters
     }
 
-    /// The destinations that lead to the TUN interface at present, in order.
-    pub async fn installed_routes(&self) -> Vec<Prefix> {
-        self.shared.interface.lock().await.as_ref().map(|interface| interface.routes().collect()).unwrap_or_default()
+    /// The destinations that lead to the TUN interface at this moment, in order, as the kernel has them. Empty where the
+    /// device is no interface.
+    pub async fn installed_routes(&self) -> Result<Vec<Prefix>, NetworkError> {
+        match self.shared.interface.lock().await.as_ref() {
+            Some(interface) => interface.installed().await,
+            None => Ok(Vec::new()),
+        }
     }
 }
 

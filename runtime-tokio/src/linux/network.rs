@@ -212,9 +212,12 @@ impl Interface {
         self.index
     }
 
-    /// The destinations that lead to the interface.
-    pub(crate) fn routes(&self) -> impl Iterator<Item = Prefix> + '_ {
-        self.routes.keys().copied()
+    /// Which of the destinations lead to the interface at this moment: somebody may have removed some.
+    pub(crate) async fn installed(&self) -> Result<Vec<Prefix>, NetworkError> {
+        let existing = self.netlink.routes().await?;
+        let ours = existing.iter().filter(|route| route.interface == Some(self.index)).map(|route| route.prefix);
+        let ours: BTreeSet<Prefix> = ours.filter(|prefix| self.routes.contains_key(prefix)).collect();
+        Ok(ours.into_iter().collect())
     }
 
     /// Adds the routes that are missing, all or none; returns those that are new.
