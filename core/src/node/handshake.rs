@@ -172,7 +172,7 @@ impl Node {
             }
         }
         if confirmed {
-            self.report_session(index);
+            self.report_session(index, session);
         }
     }
 
@@ -224,9 +224,10 @@ impl Node {
         }
     }
 
-    fn report_session(&mut self, index: PeerIndex) {
+    /// Reports a confirmed session, unless one that crossed it is used instead.
+    fn report_session(&mut self, index: PeerIndex, session: u32) {
         let Some((peer, shared)) = self.peer_mut(index) else { return };
-        if let Some(session) = peer.sessions.current.as_ref() {
+        if let Some(session) = peer.sessions.current.as_ref().filter(|current| current.index() == session) {
             let restarted = core::mem::take(&mut peer.restarted);
             let (peer, cipher, initiator) = (peer.config.id, session.cipher, session.initiator);
             shared.outbox.report(Event::SessionEstablished { peer, cipher, initiator, restarted });
@@ -253,11 +254,13 @@ impl Node {
 
     /// Sends the Hello that is under way to every place where the peer may be.
     pub(super) fn send_hello(&mut self, index: PeerIndex) {
-        let Some((peer, shared)) = self.peer_mut(index) else { return };
+        let (routes, shared) = (&self.routes, &mut self.shared);
+        let Some(peer) = self.peers.get(index) else { return };
         let known = peer.paths.proven().chain(peer.heard_at);
-        let configured = peer.config.endpoints.iter().filter_map(|endpoint| shared.path_to(*endpoint));
+        // What an overlay range holds is reached through the tunnel that this Hello is to make.
+        let configured = peer.config.endpoints.iter().filter(|endpoint| routes.owner_of(endpoint.ip()).is_none());
         let mut places: heapless::Vec<FourTuple, 16> = heapless::Vec::new();
-        for place in known.chain(configured) {
+        for place in known.chain(configured.filter_map(|endpoint| shared.path_to(*endpoint))) {
             if !places.iter().any(|held| held.remote == place.remote && held.socket == place.socket) {
                 // A peer with more places than this is found at one of the first.
                 let _ = places.push(place);
