@@ -4,5 +4,9 @@
 extern crate alloc;
 
 pub mod identity;
+pub mod overlay;
+pub mod rng;
+pub mod session;
 pub mod rng;
 pub mod time;
+pub mod wire;

@@ -1,0 +1,21 @@
+//! A session: the end-to-end keys of two peers, from the first Hello to the last sealed byte.
+//!
+//! The room, in the order in which a session comes to be:
+//!
+//! - [`keys`]: who may say Hello at all, and which keys seal traffic;
+//! - [`cookie`]: proof of an address, when Hellos are many or look like a replay;
+//! - [`noise`]: the handshake pattern, `Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s`;
+//! - [`cipher`]: the ciphers of traffic, and the seam for a faster implementation;
+//! - [`replay`]: each envelope is accepted once.
+//!
+//! Nothing here knows a socket or a timer; what is sent when is decided elsewhere.
+
+pub mod cipher;
+pub mod cookie;
+pub mod keys;
+pub mod noise;
+pub mod replay;
+
+pub use cipher::{Aead, Cipher, CryptoBackend, RustCrypto};
+pub use cookie::{Cookie, CookieJar};
+pub use replay::ReplayWindow;

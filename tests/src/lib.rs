@@ -1,0 +1,6 @@
+//! Tests of vine as a whole.
+//!
+//! [`lab`] puts real daemons into network namespaces: `tests/hosts` and `tests/flood` stand on it. `tests/tidy.rs` holds the
+//! rules of the repository.
+
+pub mod lab;
