@@ -94,7 +94,7 @@ fn validate(path: &Path, without_identity: bool, format: Format) -> Outcome {
                 "{} is valid: node {} of network {}, {peers} {noun}",
                 path.display(),
                 config.node.name,
-                config.node.network_id
+                config.node.network_id.as_str()
             ));
         }
     }

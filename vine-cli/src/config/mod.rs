@@ -17,12 +17,13 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
+use vine_core::{NetworkId, NetworkKey};
 use vine_core::identity::{Identity, PeerId};
 use vine_core::overlay::Prefix;
 
 pub(crate) use fault::{FaultReport, Faults};
 pub(crate) use template::{Template, template};
-pub(crate) use value::{Endpoint, NetworkKey};
+pub(crate) use value::Endpoint;
 
 /// Where the configuration is looked for when nobody says where it is.
 pub(crate) const DEFAULT_PATHS: [&str; 2] = ["vine.toml", "/etc/vine/vine.toml"];
@@ -53,10 +54,10 @@ pub(crate) struct Config {
 }
 
 /// `[node]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Node {
     pub(crate) name: String,
-    pub(crate) network_id: String,
+    pub(crate) network_id: NetworkId,
     pub(crate) network_key: Option<NetworkKey>,
     pub(crate) identity_path: PathBuf,
     pub(crate) listen: Vec<SocketAddr>,

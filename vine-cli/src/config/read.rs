@@ -6,15 +6,14 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 use vine_core::identity::PeerId;
+use vine_core::{NetworkId, NetworkKey};
 use vine_core::overlay::Prefix;
 
 use super::fault::Faults;
 use super::section::{At, Section, Span};
-use super::value::{self, Endpoint, NetworkKey};
+use super::value::{self, Endpoint};
 use super::{DEFAULT_LISTEN, DEFAULT_MTU, DEFAULT_SOCKET, DEFAULT_STATE_DIR, DEFAULT_TUN_NAME, Policy};
 
-/// Longest text of `network_id`: its length is one byte in the handshake.
-const MAX_NETWORK_ID: usize = 255;
 /// Smallest MTU inside the tunnel: the one that IPv6 asks of every link (RFC 8200, section 5).
 const MIN_MTU: u32 = 1280;
 /// Largest MTU inside the tunnel: the largest UDP payload over IPv4 less 32 bytes of envelope.
@@ -27,7 +26,7 @@ const MAX_SOCKET_PATH: usize = 107;
 /// What the file says, value by value; `None` is a value that is missing or was at fault.
 pub(super) struct Draft {
     pub(super) name: Option<At<String>>,
-    pub(super) network_id: Option<String>,
+    pub(super) network_id: Option<NetworkId>,
     pub(super) network_key: Option<NetworkKey>,
     pub(super) identity_path: Option<At<PathBuf>>,
     pub(super) listen: Vec<At<SocketAddr>>,
@@ -111,11 +110,8 @@ pub(super) fn identity_path(faults: &mut Faults, table: &DeTable<'_>, base: &Pat
     node.parse(faults, "identity_path", |text| path(base, text)).map(|path| path.value)
 }
 
-fn network_id(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.len() > MAX_NETWORK_ID {
-        return Err(format!("a network id has 1 to {MAX_NETWORK_ID} bytes, this one has {}", text.len()));
-    }
-    Ok(text.to_owned())
+fn network_id(text: &str) -> Result<NetworkId, String> {
+    NetworkId::new(text).map_err(|error| error.to_string())
 }
 
 fn path(base: &Path, text: &str) -> Result<PathBuf, String> {

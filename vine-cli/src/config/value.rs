@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use bech32::Bech32m;
 use bech32::primitives::correction::CorrectableError;
 use bech32::primitives::decode::CheckedHrpstring;
+use vine_core::NetworkKey;
 use vine_core::identity::{PeerId, PeerIdError, TextError};
 use vine_core::overlay::Prefix;
 use zeroize::Zeroizing;
@@ -265,23 +266,6 @@ pub(crate) fn interface_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// The secret that all nodes of a network share, wiped when dropped and never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct NetworkKey(Zeroizing<[u8; 32]>);
-
-impl NetworkKey {
-    /// The key itself.
-    pub(crate) fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for NetworkKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("NetworkKey(..)")
-    }
-}
-
 /// 32 bytes as 64 hexadecimal digits. The message never repeats the key.
 pub(crate) fn network_key(text: &str) -> Result<NetworkKey, String> {
     let mut key = Zeroizing::new([0; 32]);
@@ -300,13 +284,14 @@ pub(crate) fn network_key(text: &str) -> Result<NetworkKey, String> {
             "a network key of zeros is no key; leave it out, or use 32 random bytes (openssl rand -hex 32)".to_owned()
         );
     }
-    Ok(NetworkKey(key))
+    Ok(NetworkKey::new(*key))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vine_core::identity::Identity;
+    use vine_core::NetworkKey;
+use vine_core::identity::Identity;
 
     fn why<T: fmt::Debug>(result: Result<T, String>) -> String {
         result.expect_err("it is wrong")
