@@ -64,7 +64,7 @@ pub trait Aead: Send + Sync {
 }
 
 /// Makes ciphers. The default is [`RustCrypto`]; a host plugs in a faster one, and a fuzzer one without secrecy.
-pub trait CryptoBackend: Send + Sync {
+pub trait CryptoBackend: core::fmt::Debug + Send + Sync {
     /// `cipher` with `key`. Every backend has every cipher.
     fn aead(&self, cipher: Cipher, key: &[u8; 32]) -> Box<dyn Aead>;
 }

@@ -1,0 +1,272 @@
+//! Hello, HelloAck, Cookie, and what a confirmed session changes.
+
+use super::{Control, Node, PeerIndex, STRANGER_INTERVAL, Send};
+use crate::counters::DropReason;
+use crate::event::Event;
+use crate::path::{FourTuple, Proof};
+use crate::peer::Link;
+use crate::session::cookie::Cookie as CookieValue;
+use crate::session::noise::Claim;
+use crate::session::{Admission, Pending, Session};
+use crate::time::Instant;
+use crate::wire::hello::NO_COOKIE_MAC;
+use crate::wire::{Cookie, EnvelopeType, Header, Hello, HelloAck};
+
+impl Node {
+    /// A Hello: who knows this node, is allowed, and is there now, gets a HelloAck.
+    pub(super) fn on_hello(&mut self, path: FourTuple, header: &Header, datagram: &[u8]) -> Result<(), DropReason> {
+        let hello = Hello::decode(datagram).map_err(|_| DropReason::Malformed)?;
+        if !self.shared.local.knows_us(&hello) {
+            return Err(DropReason::HelloMac);
+        }
+        self.shared.counters.hellos_received += 1;
+        self.admit(path, header, &hello)?;
+        if let Some((peer, index)) = self.answered(hello.ephemeral) {
+            self.shared.counters.hellos_replayed += 1;
+            self.shared.send(Send::HelloAck { peer, index, path });
+            return Ok(());
+        }
+        let claim = self.shared.local.read_claim(&hello).map_err(|_| DropReason::Handshake)?;
+        let Some(&index) = self.by_static_key.get(claim.remote_static()) else {
+            self.report_stranger(claim, path);
+            return Err(DropReason::UnauthorizedPeer);
+        };
+        let now = self.shared.now;
+        let (peer, shared) = self.peer_mut(index).ok_or(DropReason::UnauthorizedPeer)?;
+        let proved =
+            shared.local.prove(claim, &hello, &peer.config.id, &peer.keys).map_err(|_| DropReason::Handshake)?;
+        // What is not provably newer than what was seen may be a replay: its sender has to answer first.
+        let newer = peer.stamp.is_some_and(|stamp| proved.payload.stamp > stamp) && !peer.sessions.has_pending();
+        let cookie = proved.payload.cookie.map(CookieValue::new);
+        let fresh = cookie.is_some_and(|cookie| shared.jar.accepts(now, path.remote, path.socket.0, &cookie));
+        if !newer && !fresh {
+            let sender = header.sender_index().ok_or(DropReason::Malformed)?;
+            shared.send(Send::Cookie { path, index: sender, hello_mac: *hello.mac });
+            return Ok(());
+        }
+        let local_index = shared.indices.allocate(&mut shared.rng, index);
+        let ephemeral = proved.ephemeral;
+        let answer = match shared.local.answer(proved, local_index, &shared.rng.secret(), &*shared.crypto) {
+            Ok(answer) => answer,
+            Err(_) => {
+                shared.indices.release(local_index);
+                return Err(DropReason::Handshake);
+            }
+        };
+        let session = Session::new(answer.agreed, false, now);
+        peer.sessions.add_pending(Pending { session, ephemeral, ack: answer.ack }, &mut shared.indices);
+        shared.send(Send::HelloAck { peer: index, index: local_index, path });
+        peer.departed = false;
+        // The peer is where this Hello came from: the one of ours that is under way should go there too.
+        let moved = peer.heard_at.replace(path) != Some(path);
+        if moved && let Some(greeting) = peer.greeting.as_mut() {
+            greeting.next = now;
+        }
+        self.reschedule(index);
+        Ok(())
+    }
+
+    /// Decides whether a Hello may cost a Diffie-Hellman.
+    fn admit(&mut self, path: FourTuple, header: &Header, hello: &Hello<'_>) -> Result<(), DropReason> {
+        let shared = &mut self.shared;
+        let (now, jar) = (shared.now, &shared.jar);
+        let has_cookie = || {
+            let covered = [hello.cookie_mac_input];
+            *hello.cookie_mac != NO_COOKIE_MAC
+                && jar.accepts_mac(now, path.remote, path.socket.0, &covered, hello.cookie_mac)
+        };
+        let bucket = || {
+            u64::from_le_bytes(
+                jar.cookie(now, path.remote, path.socket.0).as_bytes().first_chunk().copied().unwrap_or_default(),
+            )
+        };
+        match shared.gate.admit(now, has_cookie, bucket) {
+            Admission::Process => Ok(()),
+            Admission::Refuse => Err(DropReason::HelloRate),
+            Admission::Challenge => {
+                let index = header.sender_index().ok_or(DropReason::Malformed)?;
+                shared.send(Send::Cookie { path, index, hello_mac: *hello.mac });
+                Err(DropReason::HelloRate)
+            }
+        }
+    }
+
+    /// The pending session that a Hello with this ephemeral key led to before.
+    fn answered(&self, ephemeral: &[u8; 32]) -> Option<(PeerIndex, u32)> {
+        self.peers.iter().find_map(|(index, peer)| Some((index, peer.sessions.answered(ephemeral)?.session.index())))
+    }
+
+    /// Reports a stranger that knows this network, now and then, once it has proved its key.
+    fn report_stranger(&mut self, claim: Claim, path: FourTuple) {
+        let now = self.shared.now;
+        if now < self.shared.next_stranger_report {
+            return;
+        }
+        if let Some(peer) = self.shared.local.name_stranger(claim) {
+            self.shared.next_stranger_report = now + STRANGER_INTERVAL;
+            self.shared.outbox.report(Event::UnauthorizedPeer { peer, from: path });
+        }
+    }
+
+    /// The answer to this node's Hello.
+    pub(super) fn on_hello_ack(&mut self, path: FourTuple, header: &Header, datagram: &[u8]) -> Result<(), DropReason> {
+        let ack = HelloAck::decode(datagram).map_err(|_| DropReason::Malformed)?;
+        let index = self.shared.indices.owner(header.session()).ok_or(DropReason::UnknownSession)?;
+        let now = self.shared.now;
+        let (peer, shared) = self.peer_mut(index).ok_or(DropReason::UnknownSession)?;
+        let initiation = peer.initiation.as_mut().filter(|i| i.index == header.session());
+        let initiation = initiation.ok_or(DropReason::UnknownSession)?;
+        let agreed = initiation.read_ack(&shared.local, &ack, &*shared.crypto).map_err(|_| DropReason::Handshake)?;
+        peer.initiation = None;
+        peer.greeting = None;
+        peer.departed = false;
+        let session = Session::new(agreed, true, now);
+        let local_index = session.index();
+        peer.sessions.begin(session, &mut shared.indices);
+        self.adopt(index, path);
+        self.shared.send(Send::HelloFinish { peer: index, index: local_index });
+        self.prove_path(index, path);
+        self.reschedule(index);
+        Ok(())
+    }
+
+    /// A Cookie: the next Hello carries it, at once.
+    pub(super) fn on_cookie(&mut self, header: &Header, datagram: &[u8]) -> Result<(), DropReason> {
+        let cookie = Cookie::decode(datagram).map_err(|_| DropReason::Malformed)?;
+        let index = self.shared.indices.owner(header.session()).ok_or(DropReason::UnknownSession)?;
+        let now = self.shared.now;
+        let (peer, _) = self.peer_mut(index).ok_or(DropReason::UnknownSession)?;
+        let initiation = peer.initiation.as_ref().filter(|i| i.index == header.session());
+        let initiation = initiation.ok_or(DropReason::UnknownSession)?;
+        let cookie = initiation.read_cookie(&peer.keys, &cookie).map_err(|_| DropReason::Handshake)?;
+        // The same cookie again means that the Hello with it is on its way, or was lost and will be repeated.
+        if initiation.cookie() != Some(cookie) {
+            self.say_hello(index, Some(cookie), now);
+        }
+        Ok(())
+    }
+
+    /// Something authenticated under a session that is not the confirmed current one.
+    pub(super) fn on_unconfirmed(&mut self, index: PeerIndex, header: &Header, path: FourTuple) {
+        let Some((peer, shared)) = self.peer_mut(index) else { return };
+        let ours_wins = shared.local.peer_id() < peer.config.id;
+        let now = shared.now;
+        let session = header.session();
+        let stamp = peer.sessions.get_mut(session).and_then(|session| session.remote_stamp);
+        let begun_by_peer = peer.sessions.pending(session).is_some();
+        let confirmed = peer.sessions.confirm(session, now, ours_wins, &mut shared.indices);
+        if confirmed {
+            if stamp > peer.stamp {
+                peer.stamp = stamp;
+            }
+            peer.greeting = None;
+            shared.counters.sessions_established += 1;
+            if begun_by_peer {
+                self.adopt(index, path);
+                self.prove_path(index, path);
+            }
+        } else if header.kind() == EnvelopeType::HelloFinish {
+            // Our answer to an earlier one was lost.
+            if let Some(slot) = peer.control_path() {
+                shared.send(Send::Control { peer: index, slot, message: Control::Keepalive });
+            }
+        }
+        if confirmed {
+            self.report_session(index);
+        }
+    }
+
+    /// A session was agreed on by `path`, so that path works both ways; the peer may have restarted.
+    fn adopt(&mut self, index: PeerIndex, path: FourTuple) {
+        let Some((peer, shared)) = self.peer_mut(index) else { return };
+        let now = shared.now;
+        let Some(boot) = peer.sessions.current.as_ref().map(|session| session.remote_boot) else { return };
+        let restarted = peer.boot.is_some_and(|former| former != boot);
+        peer.boot = Some(boot);
+        if restarted {
+            peer.paths.reset_except(None);
+        }
+        peer.paths.on_new_session();
+        let slot = peer.paths.insert(now, path);
+        peer.paths.prove(now, slot, Proof::Handshake);
+        peer.restarted |= restarted;
+        self.update_paths(index);
+    }
+
+    /// Pings on the path of a new session: that measures it, and answers the peer's confirmation at once.
+    fn prove_path(&mut self, index: PeerIndex, path: FourTuple) {
+        let Some((peer, shared)) = self.peer_mut(index) else { return };
+        let now = shared.now;
+        if let Some(slot) = peer.paths.find(&path) {
+            peer.paths.probe(now, slot, shared.rng.u64());
+        }
+        self.send_probes(index);
+    }
+
+    /// Chooses the preferred path anew and tells what follows from it.
+    pub(super) fn update_paths(&mut self, index: PeerIndex) {
+        let Some((peer, shared)) = self.peer_mut(index) else { return };
+        if let Some((from, to, why)) = peer.paths.reselect() {
+            if from.is_some() {
+                shared.counters.path_switches += 1;
+            }
+            shared.outbox.report(Event::SessionSwitched { peer: peer.config.id, from, to, why });
+        }
+        let usable = peer.paths.preferred().is_some() && peer.sessions.current.is_some();
+        if usable {
+            for _ in 0..peer.queue.len() {
+                shared.send(Send::Packet { peer: index });
+            }
+        }
+        let confirmed = peer.sessions.current.as_ref().is_some_and(|session| session.confirmed);
+        if usable && confirmed && peer.link == Link::Down && peer.paths.unproven_since().is_none() {
+            peer.link = Link::Up;
+            shared.outbox.report(Event::PeerUp { peer: peer.config.id });
+        }
+    }
+
+    fn report_session(&mut self, index: PeerIndex) {
+        let Some((peer, shared)) = self.peer_mut(index) else { return };
+        if let Some(session) = peer.sessions.current.as_ref() {
+            let restarted = core::mem::take(&mut peer.restarted);
+            let (peer, cipher, initiator) = (peer.config.id, session.cipher, session.initiator);
+            shared.outbox.report(Event::SessionEstablished { peer, cipher, initiator, restarted });
+        }
+        self.update_paths(index);
+    }
+
+    /// Makes a Hello and sends it wherever the peer may be.
+    pub(super) fn say_hello(&mut self, index: PeerIndex, cookie: Option<CookieValue>, now: Instant) {
+        let Some((peer, shared)) = self.peer_mut(index) else { return };
+        if let Some(former) = peer.initiation.take() {
+            shared.indices.release(former.index);
+        }
+        let local_index = shared.indices.allocate(&mut shared.rng, index);
+        let stamp = shared.stamp();
+        match shared.local.greet(&peer.keys, local_index, stamp, cookie, &shared.rng.secret(), now) {
+            Ok(initiation) => {
+                peer.initiation = Some(initiation);
+                self.send_hello(index);
+            }
+            Err(_) => shared.indices.release(local_index),
+        }
+    }
+
+    /// Sends the Hello that is under way to every place where the peer may be.
+    pub(super) fn send_hello(&mut self, index: PeerIndex) {
+        let Some((peer, shared)) = self.peer_mut(index) else { return };
+        let known = peer.paths.iter().map(|(_, path)| path.addresses).chain(peer.heard_at);
+        let configured = peer.config.endpoints.iter().filter_map(|endpoint| shared.path_to(*endpoint));
+        let mut places: heapless::Vec<FourTuple, 16> = heapless::Vec::new();
+        for place in known.chain(configured) {
+            if !places.iter().any(|held| held.remote == place.remote && held.socket == place.socket) {
+                // A peer with more places than this is found at one of the first.
+                let _ = places.push(place);
+            }
+        }
+        for path in places {
+            shared.counters.hellos_sent += 1;
+            shared.send(Send::Hello { peer: index, path });
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! What waits to be sent: short descriptions, turned into bytes only when the caller polls.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use core::net::SocketAddr;
+
+use crate::event::Event;
+use crate::overlay::PeerIndex;
+use crate::path::{FourTuple, PathSlot};
+use crate::time::Instant;
+use crate::wire::CloseReason;
+
+/// Descriptions that wait at once; a new one beyond that is refused and counted.
+const CAPACITY: usize = 4096;
+
+/// Events that wait at once; the oldest gives way.
+const EVENTS: usize = 1024;
+
+/// A datagram to build and send.
+#[derive(Debug)]
+pub(crate) enum Send {
+    /// A cookie for the Hello whose MAC is `hello_mac`.
+    Cookie { path: FourTuple, index: u32, hello_mac: [u8; 16] },
+    /// The Hello of the handshake that this node began with a peer.
+    Hello { peer: PeerIndex, path: FourTuple },
+    /// The stored answer of a pending session.
+    HelloAck { peer: PeerIndex, index: u32, path: FourTuple },
+    /// Proof to the peer that the session `index` is in use here.
+    HelloFinish { peer: PeerIndex, index: u32 },
+    /// Control messages under the current session.
+    Control { peer: PeerIndex, slot: PathSlot, message: Control },
+    /// A datagram that is made already.
+    Ready { path: FourTuple, datagram: Box<[u8]> },
+    /// The oldest packet that waited for a session.
+    Packet { peer: PeerIndex },
+}
+
+/// The control messages of one envelope.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Control {
+    /// Nothing: it confirms keys and keeps NAT bindings.
+    Keepalive,
+    /// Is this path alive?
+    Ping { token: u64 },
+    /// Yes, and this is where your Ping came from.
+    Pong { token: u64, path: u8, arrived: Instant, observed: SocketAddr },
+    /// What has arrived on the lanes that wait for a receipt.
+    Receipt,
+    /// Goodbye.
+    Close { reason: CloseReason },
+}
+
+/// The two queues behind [`Node::poll_output`](crate::Node::poll_output).
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    sends: VecDeque<Send>,
+    events: VecDeque<Event>,
+}
+
+impl Outbox {
+    pub(crate) fn new() -> Outbox {
+        // Room that steady traffic does not outgrow, so that it allocates nothing.
+        Outbox { sends: VecDeque::with_capacity(256), events: VecDeque::with_capacity(64) }
+    }
+
+    /// Queues a datagram. Returns false where the queue is full.
+    #[must_use]
+    pub(crate) fn push(&mut self, send: Send) -> bool {
+        let room = self.sends.len() < CAPACITY;
+        if room {
+            self.sends.push_back(send);
+        }
+        room
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Send> {
+        self.sends.pop_front()
+    }
+
+    pub(crate) fn report(&mut self, event: Event) {
+        if self.events.len() == EVENTS {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
+
+    pub(crate) fn pop_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sends.is_empty() && self.events.is_empty()
+    }
+}

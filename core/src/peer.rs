@@ -1,0 +1,321 @@
+//! Everything a node holds about one allowed peer.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use crate::config::PeerConfig;
+use crate::path::{FourTuple, PathSet, PathSlot};
+use crate::session::handshake::{Initiation, PeerKeys};
+use crate::session::{BootId, Sessions};
+use crate::time::Instant;
+
+/// A receipt follows the first packet that it covers by at most this long; so there are at most 20 a second.
+const RECEIPT_DELAY: Duration = Duration::from_millis(50);
+
+/// Lanes of one peer that wait for a receipt; a peer that uses more at once gets the others a little later.
+const RECEIPT_LANES: usize = 8;
+
+/// An idle pair behind a NAT says this often that it is there. RFC 4787 REQ-5 lets a NAT forget after two minutes; many
+/// forget after 30 s.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(25);
+
+/// Data that was sent and stays without receipt on any path for this long makes this side say Hello.
+const HELLO_AFTER: Duration = Duration::from_secs(1);
+
+/// After this long without receipt the peer is reported down.
+const DOWN_AFTER: Duration = Duration::from_secs(5);
+
+/// A peer counts as connected while its last two-way proof is at most this old.
+pub(crate) const RECENT: Duration = Duration::from_secs(30);
+
+/// How long a wish to send counts as demand for a session.
+const DEMAND: Duration = Duration::from_secs(10);
+
+/// First interval between Hellos; it doubles.
+const HELLO_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Longest interval between Hellos while somebody wants to send.
+const HELLO_INTERVAL_DEMAND: Duration = Duration::from_millis(500);
+
+/// Longest interval between Hellos while nobody does.
+const HELLO_INTERVAL_IDLE: Duration = Duration::from_secs(30);
+
+/// Packets that wait for a session, and their bytes; the oldest is dropped first.
+const QUEUE_PACKETS: usize = 64;
+const QUEUE_BYTES: usize = 256 * 1024;
+
+/// Pings of the operator that wait for an answer.
+const MAX_PINGS: usize = 16;
+
+/// A Ping of the operator that has no answer after this long makes room for another.
+const PING_LIFETIME: Duration = Duration::from_secs(10);
+
+/// Whether the peer was last reported up or down.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Link {
+    Down,
+    Up,
+}
+
+/// An ongoing attempt to agree on new keys.
+#[derive(Debug)]
+pub(crate) struct Greeting {
+    /// Hellos sent so far.
+    pub(crate) attempts: u32,
+    /// When the last one was sent.
+    pub(crate) last: Option<Instant>,
+    /// When the next one is due.
+    pub(crate) next: Instant,
+}
+
+/// A Ping that the operator asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OperatorPing {
+    pub(crate) token: u64,
+    pub(crate) wire_token: u64,
+    pub(crate) sent: Instant,
+    pub(crate) path: FourTuple,
+}
+
+/// Which lanes received something that no receipt has covered yet.
+#[derive(Debug, Default)]
+pub(crate) struct Receipts {
+    due: Option<Instant>,
+    lanes: heapless::Vec<u8, RECEIPT_LANES>,
+}
+
+impl Receipts {
+    /// Notes data on a lane. Returns whether a deadline was set.
+    pub(crate) fn note(&mut self, now: Instant, lane: u8) -> bool {
+        if !self.lanes.contains(&lane) {
+            // A full list leaves the lane to the next packet that comes on it.
+            let _ = self.lanes.push(lane);
+        }
+        let first = self.due.is_none();
+        if first {
+            self.due = Some(now + RECEIPT_DELAY);
+        }
+        first
+    }
+
+    /// Whether it is time to report; the lanes are then taken by [`Receipts::take`].
+    pub(crate) fn is_due(&mut self, now: Instant) -> bool {
+        self.due.take_if(|due| *due <= now).is_some()
+    }
+
+    /// The lanes to report.
+    pub(crate) fn take(&mut self) -> heapless::Vec<u8, RECEIPT_LANES> {
+        core::mem::take(&mut self.lanes)
+    }
+}
+
+/// Packets that wait for a session.
+#[derive(Debug, Default)]
+pub(crate) struct PacketQueue {
+    packets: VecDeque<Vec<u8>>,
+    bytes: usize,
+}
+
+impl PacketQueue {
+    /// Adds a packet, dropping the oldest ones for it. Returns how many were dropped.
+    pub(crate) fn push(&mut self, packet: Vec<u8>) -> usize {
+        self.bytes += packet.len();
+        self.packets.push_back(packet);
+        let mut dropped = 0;
+        while self.packets.len() > QUEUE_PACKETS || (self.bytes > QUEUE_BYTES && self.packets.len() > 1) {
+            self.pop();
+            dropped += 1;
+        }
+        dropped
+    }
+
+    /// Takes the oldest.
+    pub(crate) fn pop(&mut self) -> Option<Vec<u8>> {
+        let packet = self.packets.pop_front()?;
+        self.bytes -= packet.len();
+        Some(packet)
+    }
+
+    /// How many wait.
+    pub(crate) fn len(&self) -> usize {
+        self.packets.len()
+    }
+}
+
+/// One allowed peer.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) config: PeerConfig,
+    pub(crate) keys: PeerKeys,
+    pub(crate) sessions: Sessions,
+    pub(crate) paths: PathSet,
+    pub(crate) queue: PacketQueue,
+    pub(crate) receipts: Receipts,
+    pub(crate) link: Link,
+    /// The handshake that this node began, until its HelloAck comes.
+    pub(crate) initiation: Option<Initiation>,
+    /// Set while this node seeks new keys.
+    pub(crate) greeting: Option<Greeting>,
+    /// The boot id of the peer's present life, as its last confirmed session states it.
+    pub(crate) boot: Option<BootId>,
+    /// The stamp of the last Hello of the peer that led to a confirmed session.
+    pub(crate) stamp: Option<u64>,
+    /// Where a Hello of the peer last came from, so that ours finds it there.
+    pub(crate) heard_at: Option<FourTuple>,
+    /// The peer said goodbye and has not been heard of since.
+    pub(crate) departed: bool,
+    /// The session that is being confirmed is with a new life of the peer.
+    pub(crate) restarted: bool,
+    pub(crate) pings: heapless::Vec<OperatorPing, MAX_PINGS>,
+    /// This node's address as the peer sees it.
+    pub(crate) observed: Option<SocketAddr>,
+    pub(crate) last_sent: Instant,
+    pub(crate) last_received: Option<Instant>,
+    pub(crate) tx_bytes: u64,
+    pub(crate) rx_bytes: u64,
+    wanted_until: Instant,
+    keepalive: Option<Instant>,
+}
+
+impl Greeting {
+    /// A search that begins now.
+    pub(crate) fn starting(now: Instant) -> Greeting {
+        Greeting { attempts: 0, last: None, next: now }
+    }
+}
+
+impl Peer {
+    pub(crate) fn new(config: PeerConfig, keys: PeerKeys, now: Instant) -> Peer {
+        Peer {
+            config,
+            keys,
+            sessions: Sessions::default(),
+            paths: PathSet::default(),
+            queue: PacketQueue::default(),
+            receipts: Receipts::default(),
+            link: Link::Down,
+            initiation: None,
+            greeting: None,
+            boot: None,
+            stamp: None,
+            heard_at: None,
+            departed: false,
+            restarted: false,
+            pings: heapless::Vec::new(),
+            observed: None,
+            last_sent: now,
+            last_received: None,
+            tx_bytes: 0,
+            rx_bytes: 0,
+            wanted_until: Instant::ORIGIN,
+            keepalive: None,
+        }
+    }
+
+    /// Begins to seek new keys, unless that is under way.
+    pub(crate) fn greet(&mut self, now: Instant) {
+        self.greeting.get_or_insert(Greeting::starting(now));
+    }
+
+    /// Begins anew to seek keys, at once: something changed that makes success likelier.
+    pub(crate) fn greet_now(&mut self, now: Instant) {
+        self.greeting = Some(Greeting::starting(now));
+    }
+
+    /// Begins to seek new keys, but not before the longest interval has passed: the peer wants to be alone.
+    pub(crate) fn greet_later(&mut self, now: Instant) {
+        self.greeting = Some(Greeting { attempts: 10, last: None, next: now + HELLO_INTERVAL_IDLE });
+    }
+
+    /// Somebody wants to send to this peer, which has no usable session: Hellos follow more closely. Returns whether a
+    /// deadline changed.
+    pub(crate) fn want(&mut self, now: Instant) -> bool {
+        let fresh = self.wanted_until < now + DEMAND / 2;
+        if fresh {
+            self.wanted_until = now + DEMAND;
+        }
+        let Some(greeting) = self.greeting.as_mut() else {
+            self.greet(now);
+            return true;
+        };
+        let soon = greeting.last.map_or(now, |last| last + HELLO_INTERVAL_DEMAND);
+        let changed = greeting.next > soon;
+        greeting.next = greeting.next.min(soon);
+        changed
+    }
+
+    /// Whether somebody lately wanted to send to this peer.
+    pub(crate) fn wanted(&self, now: Instant) -> bool {
+        now < self.wanted_until
+    }
+
+    /// How long after the `attempts`-th Hello the next one follows.
+    pub(crate) fn hello_interval(&self, now: Instant, attempts: u32) -> Duration {
+        let wanted = self.wanted(now) || self.paths.unproven_since().is_some();
+        let longest = if wanted { HELLO_INTERVAL_DEMAND } else { HELLO_INTERVAL_IDLE };
+        (HELLO_INTERVAL * (1 << attempts.min(10))).min(longest)
+    }
+
+    /// The session that sends, with the path it goes by.
+    pub(crate) fn has_session(&self) -> bool {
+        self.sessions.current.is_some()
+    }
+
+    /// Notes that an envelope was sent, for the keepalive.
+    pub(crate) fn note_sent(&mut self, now: Instant) {
+        self.last_sent = now;
+    }
+
+    /// Turns keepalives on or off.
+    pub(crate) fn set_keepalive(&mut self, on: bool) {
+        self.keepalive = on.then(|| self.last_sent + KEEPALIVE_INTERVAL);
+    }
+
+    /// Whether a keepalive is due. Traffic since the deadline was set only moves it: so the hot path leaves it alone.
+    pub(crate) fn keepalive_due(&mut self, now: Instant) -> bool {
+        let Some(deadline) = self.keepalive.as_mut().filter(|deadline| **deadline <= now) else { return false };
+        let idle = self.last_sent + KEEPALIVE_INTERVAL <= now;
+        *deadline = if idle { now } else { self.last_sent } + KEEPALIVE_INTERVAL;
+        idle
+    }
+
+    /// Whether data has waited so long for a receipt that the session itself is in doubt.
+    pub(crate) fn session_in_doubt(&self, now: Instant) -> bool {
+        self.paths.unproven_since().is_some_and(|since| since + HELLO_AFTER <= now)
+    }
+
+    /// Whether the peer has been silent for so long that it is to be reported down.
+    pub(crate) fn is_lost(&self, now: Instant) -> bool {
+        self.link == Link::Up && self.paths.unproven_since().is_some_and(|since| since + DOWN_AFTER <= now)
+    }
+
+    /// Makes room for one more Ping of the operator.
+    pub(crate) fn expire_pings(&mut self, now: Instant) {
+        self.pings.retain(|ping| now.since(ping.sent) < PING_LIFETIME);
+    }
+
+    /// The path that control goes by when nothing asks for a certain one.
+    pub(crate) fn control_path(&self) -> Option<PathSlot> {
+        self.paths.preferred_slot().or_else(|| self.paths.iter().next().map(|(slot, _)| slot))
+    }
+
+    /// The next time that this peer wants [`Node::handle_timeout`](crate::Node::handle_timeout), and what for.
+    pub(crate) fn next_deadline(&self) -> (Instant, &'static str) {
+        let doubt = match self.paths.unproven_since() {
+            Some(since) if self.greeting.is_none() => since + HELLO_AFTER,
+            Some(since) if self.link == Link::Up => since + DOWN_AFTER,
+            _ => Instant::FAR_FUTURE,
+        };
+        let deadlines = [
+            (self.greeting.as_ref().map_or(Instant::FAR_FUTURE, |g| g.next), "hello"),
+            (self.sessions.next_deadline(), "session confirmation"),
+            (self.paths.next_deadline(), "path probe"),
+            (self.receipts.due.unwrap_or(Instant::FAR_FUTURE), "path receipt"),
+            (doubt, "unreceipted data"),
+            (self.keepalive.unwrap_or(Instant::FAR_FUTURE), "keepalive"),
+        ];
+        deadlines.into_iter().min().expect("the list is not empty")
+    }
+}

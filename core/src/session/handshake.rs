@@ -1,0 +1,335 @@
+//! The handshake's datagrams: what a Hello says, what answers it, and the keys that both sides then have.
+//!
+//! [`Local`] is what this node brings to every handshake, [`PeerKeys`] what it knows of one peer beforehand. Neither keeps
+//! any state of a handshake: that is [`Initiation`] on the side that said Hello and a pending session on the other.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::cookie::Cookie as CookieValue;
+use super::keys::{MacKey, cookie_key, hello_key, transport_key};
+use super::noise::{Claim, Established, Initiator, NoiseError, Parameters, Responder, SharedSecret, StaticKey};
+use super::sessions::Agreed;
+use super::{BootId, Cipher, CryptoBackend, Tunnel};
+use crate::config::{NetworkId, NodeConfig};
+use crate::identity::{Identity, PeerId};
+use crate::time::Instant;
+use crate::wire::hello::{COOKIE_DATAGRAM_LEN, NO_COOKIE_MAC, SUITE_IKPSK2};
+use crate::wire::{
+    Capabilities, Ciphers, Cookie, HEADER_LEN, Header, Hello, HelloAck, HelloAckPayload, HelloError, HelloPayload,
+    TlvError, Writer,
+};
+
+/// First part of the Noise prologue.
+const PROTOCOL: &[u8] = b"vine/1";
+
+/// A Hello is repeated as it is for this long; after that a new one is made, with new keys.
+const INITIATION_LIFETIME: Duration = Duration::from_secs(4);
+
+/// Forged HelloAcks cost two Diffie-Hellmans each; one Hello tries at most this many.
+const MAX_BAD_ACKS: u8 = 8;
+
+/// Why a handshake message was refused. Its sender never learns.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum HandshakeError {
+    /// Its fields are not where they should be.
+    #[error(transparent)]
+    Layout(#[from] HelloError),
+    /// It does not authenticate.
+    #[error(transparent)]
+    Noise(#[from] NoiseError),
+    /// What it carries is malformed.
+    #[error(transparent)]
+    Payload(#[from] TlvError),
+    /// A MAC is wrong.
+    #[error("wrong MAC")]
+    Mac,
+    /// The PeerId that it states is not the one of the key that it proves.
+    #[error("the stated identity is another one")]
+    Identity,
+    /// No cipher that both know, or one that was not offered.
+    #[error("no common cipher")]
+    Cipher,
+    /// Too many wrong answers to one Hello.
+    #[error("too many wrong answers")]
+    TooManyAnswers,
+}
+
+/// What this node brings to every handshake.
+pub(crate) struct Local {
+    peer_id: PeerId,
+    static_key: StaticKey,
+    boot: BootId,
+    network_id: NetworkId,
+    psk: Zeroizing<[u8; 32]>,
+    aes_is_fast: bool,
+    capabilities: Capabilities,
+    hello_key: MacKey,
+    cookie_key: MacKey,
+}
+
+/// What this node knows of a peer beforehand.
+pub(crate) struct PeerKeys {
+    static_key: [u8; 32],
+    /// `None` for a key of small order, with which no handshake can succeed. A valid PeerId has none.
+    shared: Option<SharedSecret>,
+    hello_key: MacKey,
+    cookie_key: MacKey,
+}
+
+/// A handshake that this node began.
+pub(crate) struct Initiation {
+    /// This node's index of the session to be.
+    pub(crate) index: u32,
+    /// The Hello.
+    pub(crate) datagram: Box<[u8]>,
+    /// The cookie that the peer gave, if it did.
+    cookie: Option<CookieValue>,
+    noise: Initiator,
+    started: Instant,
+    bad_acks: u8,
+}
+
+/// A Hello whose sender has proved its key.
+pub(crate) struct ProvedHello {
+    pub(crate) payload: HelloPayload,
+    pub(crate) ephemeral: [u8; 32],
+    initiator_index: u32,
+    responder: Responder,
+}
+
+/// A HelloAck and the session that it offers.
+pub(crate) struct Answer {
+    pub(crate) ack: Box<[u8]>,
+    pub(crate) agreed: Agreed,
+}
+
+impl Local {
+    pub(crate) fn new(identity: &Identity, config: &NodeConfig, boot: BootId) -> Local {
+        let psk = Zeroizing::new(config.network_key.as_ref().map_or([0; 32], |key| *key.as_bytes()));
+        let peer_id = identity.peer_id();
+        let capabilities = if config.checksum_offload { Capabilities::CSUM_PARTIAL } else { Capabilities::NONE };
+        Local {
+            static_key: StaticKey::from(identity),
+            boot,
+            aes_is_fast: config.aes_is_fast,
+            capabilities,
+            hello_key: hello_key(&peer_id, config.network_id.as_str(), Some(&psk)),
+            cookie_key: cookie_key(&peer_id, config.network_id.as_str(), Some(&psk)),
+            network_id: config.network_id.clone(),
+            psk,
+            peer_id,
+        }
+    }
+
+    pub(crate) fn peer_id(&self) -> PeerId {
+        self.peer_id
+    }
+
+    pub(crate) fn peer_keys(&self, id: &PeerId) -> PeerKeys {
+        let static_key = id.x25519();
+        PeerKeys {
+            shared: self.static_key.agree(&static_key).ok(),
+            static_key,
+            hello_key: hello_key(id, self.network_id.as_str(), Some(&self.psk)),
+            cookie_key: cookie_key(id, self.network_id.as_str(), Some(&self.psk)),
+        }
+    }
+
+    fn prologue<'a>(&'a self, header: &'a [u8; HEADER_LEN]) -> [&'a [u8]; 4] {
+        [PROTOCOL, &[SUITE_IKPSK2], header.as_slice(), self.network_id.as_str().as_bytes()]
+    }
+
+    fn ciphers(&self) -> Ciphers {
+        let preferred: &[Cipher] =
+            if self.aes_is_fast { &[Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305] } else { &[Cipher::ChaCha20Poly1305] };
+        preferred.iter().map(|cipher| cipher.id()).collect()
+    }
+
+    /// Says Hello to a peer. With a cookie, the Hello proves the address that got it, outside and inside.
+    pub(crate) fn greet(
+        &self,
+        peer: &PeerKeys,
+        index: u32,
+        stamp: u64,
+        cookie: Option<CookieValue>,
+        ephemeral: &[u8; 32],
+        now: Instant,
+    ) -> Result<Initiation, HandshakeError> {
+        let shared = peer.shared.as_ref().ok_or(NoiseError::ZeroSharedSecret)?;
+        let payload = HelloPayload {
+            boot_id: self.boot,
+            peer_id: *self.peer_id.as_bytes(),
+            stamp,
+            ciphers: self.ciphers(),
+            capabilities: self.capabilities,
+            cookie: cookie.map(|cookie| *cookie.as_bytes()),
+        };
+        let mut plain = [0; HelloPayload::MAX_LEN];
+        let mut writer = Writer::new(&mut plain);
+        payload.encode(&mut writer).expect("MAX_LEN is the longest encoding");
+        let header = Header::hello(index).encode();
+        let prologue = self.prologue(&header);
+        let parameters = Parameters { local: &self.static_key, psk: &self.psk, prologue: &prologue };
+        let mut noise = Vec::new();
+        let initiator =
+            Initiator::write_message_1(parameters, &peer.static_key, shared, ephemeral, writer.written(), &mut noise)?;
+        let mut datagram = alloc::vec![0; Hello::MIN_LEN + noise.len()];
+        let mac = |covered: &[u8]| peer.hello_key.mac(&[covered]);
+        let cookie_mac = |covered: &[u8]| cookie.map_or(NO_COOKIE_MAC, |cookie| cookie.mac(&[covered]));
+        let len =
+            Hello::encode(index, &noise, mac, cookie_mac, &mut datagram).expect("the buffer is longer than a Hello");
+        datagram.truncate(len);
+        Ok(Initiation { index, datagram: datagram.into(), cookie, noise: initiator, started: now, bad_acks: 0 })
+    }
+
+    /// Whether the sender of a Hello knows this node and its network.
+    pub(crate) fn knows_us(&self, hello: &Hello<'_>) -> bool {
+        self.hello_key.verify(&[hello.mac_input], hello.mac)
+    }
+
+    /// The Cookie datagram that answers a Hello with this MAC.
+    pub(crate) fn cookie(&self, index: u32, cookie: CookieValue, hello_mac: &[u8; 16]) -> [u8; COOKIE_DATAGRAM_LEN] {
+        Cookie::encode(index, cookie.as_bytes(), |covered| self.cookie_key.mac(&[covered, hello_mac]))
+    }
+
+    /// Opens the first half of a Hello: whose does it claim to be?
+    pub(crate) fn read_claim(&self, hello: &Hello<'_>) -> Result<Claim, HandshakeError> {
+        let prologue = self.prologue(hello.header_bytes);
+        let parameters = Parameters { local: &self.static_key, psk: &self.psk, prologue: &prologue };
+        Ok(Claim::read_message_1(parameters, hello.noise)?)
+    }
+
+    /// Opens the second half, which proves that the sender is the peer.
+    pub(crate) fn prove(
+        &self,
+        claim: Claim,
+        hello: &Hello<'_>,
+        id: &PeerId,
+        peer: &PeerKeys,
+    ) -> Result<ProvedHello, HandshakeError> {
+        let shared = peer.shared.as_ref().ok_or(NoiseError::ZeroSharedSecret)?;
+        let (responder, payload) = claim.prove(shared)?;
+        let payload = HelloPayload::decode(&payload)?;
+        if payload.peer_id != *id.as_bytes() {
+            return Err(HandshakeError::Identity);
+        }
+        let initiator_index = hello.header.sender_index().ok_or(HandshakeError::Identity)?;
+        Ok(ProvedHello { payload, ephemeral: *hello.ephemeral, initiator_index, responder })
+    }
+
+    /// The identity of a sender that is not allowed, once it has proved its key.
+    pub(crate) fn name_stranger(&self, claim: Claim) -> Option<PeerId> {
+        let static_key = *claim.remote_static();
+        let (_, payload) = claim.prove(&self.static_key.agree(&static_key).ok()?).ok()?;
+        let id = PeerId::from_bytes(HelloPayload::decode(&payload).ok()?.peer_id).ok()?;
+        (id.x25519() == static_key).then_some(id)
+    }
+
+    /// Answers a proved Hello.
+    pub(crate) fn answer(
+        &self,
+        hello: ProvedHello,
+        index: u32,
+        ephemeral: &[u8; 32],
+        crypto: &dyn CryptoBackend,
+    ) -> Result<Answer, HandshakeError> {
+        let ours = self.ciphers();
+        let common = |cipher: &Cipher| ours.contains(&cipher.id()) && hello.payload.ciphers.contains(&cipher.id());
+        let cipher = [Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305].into_iter().find(common);
+        let cipher = cipher.ok_or(HandshakeError::Cipher)?;
+        let payload =
+            HelloAckPayload { boot_id: self.boot, cipher: cipher.id(), capabilities: self.capabilities, index };
+        let mut plain = [0; HelloAckPayload::MAX_LEN];
+        let mut writer = Writer::new(&mut plain);
+        payload.encode(&mut writer).expect("MAX_LEN is the longest encoding");
+        let mut noise = Vec::new();
+        let established = hello.responder.write_message_2(ephemeral, writer.written(), &mut noise)?;
+        let mut ack = alloc::vec![0; HEADER_LEN + noise.len()];
+        HelloAck::encode(hello.initiator_index, index, &noise, &mut ack).expect("the buffer is a HelloAck long");
+        let agreed = Agreed {
+            tunnel: tunnel(&established, cipher, index, hello.initiator_index, crypto),
+            cipher,
+            remote_boot: hello.payload.boot_id,
+            remote_stamp: Some(hello.payload.stamp),
+            csum_partial: hello.payload.capabilities.contains(Capabilities::CSUM_PARTIAL),
+        };
+        Ok(Answer { ack: ack.into(), agreed })
+    }
+}
+
+impl Initiation {
+    /// Whether a repeat should be a new Hello instead.
+    pub(crate) fn is_stale(&self, now: Instant) -> bool {
+        self.started + INITIATION_LIFETIME <= now
+    }
+
+    /// The cookie that this Hello carried.
+    pub(crate) fn cookie(&self) -> Option<CookieValue> {
+        self.cookie
+    }
+
+    /// Reads the answer. Wrong ones leave the handshake as it was.
+    pub(crate) fn read_ack(
+        &mut self,
+        local: &Local,
+        ack: &HelloAck<'_>,
+        crypto: &dyn CryptoBackend,
+    ) -> Result<Agreed, HandshakeError> {
+        if self.bad_acks >= MAX_BAD_ACKS {
+            return Err(HandshakeError::TooManyAnswers);
+        }
+        let agreed = self.try_read_ack(local, ack, crypto);
+        self.bad_acks += u8::from(agreed.is_err());
+        agreed
+    }
+
+    fn try_read_ack(
+        &self,
+        local: &Local,
+        ack: &HelloAck<'_>,
+        crypto: &dyn CryptoBackend,
+    ) -> Result<Agreed, HandshakeError> {
+        let (established, payload) = self.noise.read_message_2(ack.noise)?;
+        let payload = HelloAckPayload::decode(&payload, &ack.header)?;
+        let cipher = Cipher::from_id(payload.cipher).filter(|cipher| local.ciphers().contains(&cipher.id()));
+        let cipher = cipher.ok_or(HandshakeError::Cipher)?;
+        Ok(Agreed {
+            tunnel: tunnel(&established, cipher, self.index, payload.index, crypto),
+            cipher,
+            remote_boot: payload.boot_id,
+            remote_stamp: None,
+            csum_partial: payload.capabilities.contains(Capabilities::CSUM_PARTIAL),
+        })
+    }
+
+    /// Reads a Cookie that answers this Hello.
+    pub(crate) fn read_cookie(&self, peer: &PeerKeys, cookie: &Cookie<'_>) -> Result<CookieValue, HandshakeError> {
+        let hello = Hello::decode(&self.datagram)?;
+        if !peer.cookie_key.verify(&[cookie.mac_input, hello.mac], cookie.mac) {
+            return Err(HandshakeError::Mac);
+        }
+        Ok(CookieValue::new(*cookie.cookie))
+    }
+}
+
+fn tunnel(keys: &Established, cipher: Cipher, local: u32, remote: u32, crypto: &dyn CryptoBackend) -> Tunnel {
+    let (send, receive) = (transport_key(&keys.send, cipher), transport_key(&keys.receive, cipher));
+    Tunnel::new(&send, &receive, cipher, crypto, local, remote)
+}
+
+macro_rules! opaque_debug {
+    ($($name:ident),*) => {$(
+        impl core::fmt::Debug for $name {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                f.debug_struct(stringify!($name)).finish_non_exhaustive()
+            }
+        }
+    )*};
+}
+
+// They hold secrets.
+opaque_debug!(Local, PeerKeys, Initiation);

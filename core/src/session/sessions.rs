@@ -1,0 +1,339 @@
+//! The sessions of one peer: which keys send, which may still receive, and when a new one replaces the old.
+//!
+//! A session that this node began (it said Hello) may send as soon as the HelloAck is in; one that the peer began may not
+//! send before something authenticated under it. Either way the former keys stay for receiving until the next change.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use core::time::Duration;
+
+use heapless::Vec;
+
+use super::{Cipher, Tunnel};
+use crate::overlay::PeerIndex;
+use crate::rng::Rng;
+use crate::time::Instant;
+
+/// Random bytes that a node draws when it is made: they tell a rekey from a restart.
+pub type BootId = [u8; 16];
+
+/// Sessions that a peer began and that nothing has confirmed: at most this many at once.
+const MAX_PENDING: usize = 4;
+
+/// An unconfirmed session is given up after this long.
+pub const PENDING_LIFETIME: Duration = Duration::from_secs(5);
+
+/// New keys are sought when data is sent under keys of this age.
+pub const REKEY_AFTER: Duration = Duration::from_secs(120);
+
+/// The side that did not begin the session waits this much longer, so that the two rarely rekey at once.
+const REKEY_RESPONDER_DELAY: Duration = Duration::from_secs(10);
+
+/// No data is sent under keys of this age, unless they were idle: then new keys are given [`REKEY_GRACE`].
+pub const REFUSE_AFTER: Duration = Duration::from_secs(180);
+
+/// How long data may still use keys that became old while idle.
+pub const REKEY_GRACE: Duration = Duration::from_secs(60);
+
+/// A pair that sends keepalives alone takes new keys this often.
+pub const IDLE_REKEY_AFTER: Duration = Duration::from_secs(3600);
+
+/// First interval between repeats of HelloFinish; it doubles.
+const FINISH_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Keys agreed with a peer.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// The keys, the counters and the replay windows.
+    pub(crate) tunnel: Tunnel,
+    /// The cipher agreed on.
+    pub(crate) cipher: Cipher,
+    /// Whether this node said Hello.
+    pub(crate) initiator: bool,
+    /// Whether something authenticated under these keys has arrived.
+    pub(crate) confirmed: bool,
+    /// When the keys were made.
+    pub(crate) created: Instant,
+    /// The boot id that the peer stated in this handshake.
+    pub(crate) remote_boot: BootId,
+    /// The stamp of the peer's Hello, where the peer said it.
+    pub(crate) remote_stamp: Option<u64>,
+    /// Whether the peer finishes checksums that the sender's kernel left open.
+    pub(crate) csum_partial: bool,
+    /// When data sent under these keys starts a rekey, and later when it is refused.
+    rekey_at: Instant,
+    refuse_at: Option<Instant>,
+    /// The next repeat of HelloFinish and the interval after it.
+    finish: Option<(Instant, Duration)>,
+    /// Until when an unconfirmed session is kept.
+    pub(crate) unconfirmed_until: Instant,
+}
+
+/// What the handshake says of a new session.
+pub(crate) struct Agreed {
+    pub(crate) tunnel: Tunnel,
+    pub(crate) cipher: Cipher,
+    pub(crate) remote_boot: BootId,
+    pub(crate) remote_stamp: Option<u64>,
+    pub(crate) csum_partial: bool,
+}
+
+/// Whether a session's keys may seal data.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum KeyAge {
+    /// They may.
+    Fresh,
+    /// They may, and new ones are to be sought.
+    Rekey,
+    /// They may not any more.
+    Expired,
+}
+
+impl Session {
+    pub(crate) fn new(agreed: Agreed, initiator: bool, now: Instant) -> Session {
+        let delay = if initiator { Duration::ZERO } else { REKEY_RESPONDER_DELAY };
+        Session {
+            tunnel: agreed.tunnel,
+            cipher: agreed.cipher,
+            initiator,
+            confirmed: false,
+            created: now,
+            remote_boot: agreed.remote_boot,
+            remote_stamp: agreed.remote_stamp,
+            csum_partial: agreed.csum_partial,
+            rekey_at: now + REKEY_AFTER + delay,
+            refuse_at: None,
+            finish: initiator.then_some((now + FINISH_INTERVAL, FINISH_INTERVAL * 2)),
+            unconfirmed_until: now + PENDING_LIFETIME,
+        }
+    }
+
+    /// The index by which the peer names this session.
+    pub(crate) fn index(&self) -> u32 {
+        self.tunnel.local_index()
+    }
+
+    /// Whether data may be sealed now. Asking is using: the first use of old keys starts their last minute.
+    pub(crate) fn key_age(&mut self, now: Instant) -> KeyAge {
+        if now < self.rekey_at && !self.tunnel.needs_rekey() {
+            return KeyAge::Fresh;
+        }
+        let fallback = (self.created + REFUSE_AFTER).max(now + REKEY_GRACE);
+        if now < *self.refuse_at.get_or_insert(fallback) { KeyAge::Rekey } else { KeyAge::Expired }
+    }
+
+    /// Whether keys that only keepalives use are old enough to be changed.
+    pub(crate) fn is_due_for_idle_rekey(&self, now: Instant) -> bool {
+        self.created + IDLE_REKEY_AFTER <= now
+    }
+
+    /// Whether a repeat of HelloFinish is due, scheduling the next.
+    pub(crate) fn finish_due(&mut self, now: Instant) -> bool {
+        match self.finish {
+            Some((next, interval)) if next <= now => {
+                self.finish = Some((now + interval, interval * 2));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn next_deadline(&self) -> Instant {
+        if self.confirmed {
+            return Instant::FAR_FUTURE;
+        }
+        self.finish.map_or(self.unconfirmed_until, |(next, _)| next.min(self.unconfirmed_until))
+    }
+}
+
+/// A session that the peer began, with the answer that its Hello got.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) session: Session,
+    /// The ephemeral key of the Hello: the same Hello gets the same answer.
+    pub(crate) ephemeral: [u8; 32],
+    /// The HelloAck.
+    pub(crate) ack: Box<[u8]>,
+}
+
+/// Which session indices of this node are in use, and by which peer.
+#[derive(Debug, Default)]
+pub(crate) struct Indices(BTreeMap<u32, PeerIndex>);
+
+impl Indices {
+    /// Draws an unused index, unguessable and never zero.
+    pub(crate) fn allocate(&mut self, rng: &mut Rng, peer: PeerIndex) -> u32 {
+        loop {
+            let index = rng.u32();
+            if index != 0 && !self.0.contains_key(&index) {
+                self.0.insert(index, peer);
+                return index;
+            }
+        }
+    }
+
+    /// Gives an index back.
+    pub(crate) fn release(&mut self, index: u32) {
+        self.0.remove(&index);
+    }
+
+    /// Whose index it is.
+    pub(crate) fn owner(&self, index: u32) -> Option<PeerIndex> {
+        self.0.get(&index).copied()
+    }
+}
+
+/// The sessions of one peer.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    /// The one that sends.
+    pub(crate) current: Option<Session>,
+    /// One that may still receive.
+    previous: Option<Session>,
+    /// Begun by the peer, not confirmed.
+    pending: Vec<Pending, MAX_PENDING>,
+}
+
+impl Sessions {
+    /// The session with the index `index`, wherever it stands.
+    pub(crate) fn get_mut(&mut self, index: u32) -> Option<&mut Session> {
+        let standing = self.current.iter_mut().chain(self.previous.iter_mut());
+        standing.chain(self.pending.iter_mut().map(|p| &mut p.session)).find(|session| session.index() == index)
+    }
+
+    /// Whether a session that the peer began waits for its confirmation.
+    pub(crate) fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// The pending session that answered a Hello with this ephemeral key.
+    pub(crate) fn answered(&self, ephemeral: &[u8]) -> Option<&Pending> {
+        self.pending.iter().find(|pending| pending.ephemeral == ephemeral)
+    }
+
+    /// The pending session with the index `index`.
+    pub(crate) fn pending(&self, index: u32) -> Option<&Pending> {
+        self.pending.iter().find(|pending| pending.session.index() == index)
+    }
+
+    /// Adds a session that the peer began; the oldest unconfirmed one gives way.
+    pub(crate) fn add_pending(&mut self, pending: Pending, indices: &mut Indices) {
+        if self.pending.is_full() {
+            indices.release(self.pending.remove(0).session.index());
+        }
+        if self.pending.push(pending).is_err() {
+            unreachable!("room was just made for it");
+        }
+    }
+
+    /// Puts a session that this node began into use: it sends from now on, and is confirmed later.
+    pub(crate) fn begin(&mut self, session: Session, indices: &mut Indices) {
+        self.make_current(session, indices);
+    }
+
+    /// Notes that something authenticated under the session `index`. Returns whether that confirmed it.
+    ///
+    /// Where both sides said Hello at once and both sessions are confirmed, the one that the peer with the lower PeerId
+    /// began is used: `ours_wins` tells whether that is this node.
+    pub(crate) fn confirm(&mut self, index: u32, now: Instant, ours_wins: bool, indices: &mut Indices) -> bool {
+        if let Some(position) = self.pending.iter().position(|p| p.session.index() == index) {
+            let mut session = self.pending.remove(position).session;
+            session.confirmed = true;
+            if self.current.as_ref().is_some_and(|current| yields(&session, current, now, ours_wins)) {
+                self.set_previous(session, indices);
+            } else {
+                self.make_current(session, indices);
+            }
+            return true;
+        }
+        if let Some(current) = self.current.as_mut().filter(|s| s.index() == index && !s.confirmed) {
+            current.confirmed = true;
+            return true;
+        }
+        let Some(mut session) = self.previous.take_if(|s| s.index() == index && !s.confirmed) else { return false };
+        session.confirmed = true;
+        match self.current.take_if(|current| !yields(&session, current, now, ours_wins)) {
+            Some(current) => {
+                self.previous = Some(current);
+                self.current = Some(session);
+            }
+            None => self.previous = Some(session),
+        }
+        true
+    }
+
+    fn make_current(&mut self, session: Session, indices: &mut Indices) {
+        if let Some(former) = self.current.replace(session) {
+            self.set_previous(former, indices);
+        }
+    }
+
+    fn set_previous(&mut self, session: Session, indices: &mut Indices) {
+        if let Some(former) = self.previous.replace(session) {
+            indices.release(former.index());
+        }
+    }
+
+    /// Drops what has had its time. Returns whether the current session was given up because its peer never confirmed it;
+    /// then the previous one, if it is still there, sends again.
+    pub(crate) fn expire(&mut self, now: Instant, indices: &mut Indices) -> bool {
+        while let Some(position) = self.pending.iter().position(|p| p.session.unconfirmed_until <= now) {
+            indices.release(self.pending.remove(position).session.index());
+        }
+        let unconfirmed = |session: &mut Session| !session.confirmed && session.unconfirmed_until <= now;
+        if let Some(previous) = self.previous.take_if(unconfirmed) {
+            indices.release(previous.index());
+        }
+        match self.current.take_if(unconfirmed) {
+            None => false,
+            Some(failed) => {
+                indices.release(failed.index());
+                self.current = self.previous.take();
+                true
+            }
+        }
+    }
+
+    /// Closes one session, for a fault of its keys.
+    pub(crate) fn close(&mut self, index: u32, indices: &mut Indices) {
+        for slot in [&mut self.current, &mut self.previous] {
+            if let Some(session) = slot.take_if(|session| session.index() == index) {
+                indices.release(session.index());
+            }
+        }
+        if let Some(position) = self.pending.iter().position(|p| p.session.index() == index) {
+            indices.release(self.pending.remove(position).session.index());
+        }
+    }
+
+    /// Closes every session.
+    pub(crate) fn close_all(&mut self, indices: &mut Indices) {
+        let standing = self.current.take().into_iter().chain(self.previous.take());
+        standing.for_each(|session| indices.release(session.index()));
+        self.pending.iter().for_each(|pending| indices.release(pending.session.index()));
+        self.pending.clear();
+    }
+
+    /// The sessions whose HelloFinish is to be repeated now.
+    pub(crate) fn poll_finish(&mut self, now: Instant) -> Option<u32> {
+        let standing = self.current.iter_mut().chain(self.previous.iter_mut());
+        standing.filter(|session| !session.confirmed).find_map(|s| s.finish_due(now).then(|| s.index()))
+    }
+
+    /// When [`Sessions::expire`] or [`Sessions::poll_finish`] next has something to do.
+    pub(crate) fn next_deadline(&self) -> Instant {
+        let standing = self.current.iter().chain(self.previous.iter());
+        let pending = self.pending.iter().map(|p| p.session.unconfirmed_until);
+        standing.map(Session::next_deadline).chain(pending).min().unwrap_or(Instant::FAR_FUTURE)
+    }
+}
+
+/// Whether a session that was just confirmed yields to the current one: both are confirmed, they crossed on the wire (begun
+/// by different sides, within one handshake's time, in one life of the peer), and the current one is the lower PeerId's.
+fn yields(session: &Session, current: &Session, now: Instant, ours_wins: bool) -> bool {
+    current.confirmed
+        && current.initiator != session.initiator
+        && current.remote_boot == session.remote_boot
+        && now.since(current.created) < PENDING_LIFETIME
+        && current.initiator == ours_wins
+}
