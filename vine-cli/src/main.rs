@@ -6,9 +6,13 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
 
+mod api;
 mod cli;
+mod client;
 mod commands;
 mod config;
+mod daemon;
+mod demo;
 mod files;
 mod identity_file;
 mod output;

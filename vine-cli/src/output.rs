@@ -25,6 +25,8 @@ pub(crate) struct Failure {
     code: &'static str,
     message: String,
     faults: Vec<FaultReport>,
+    /// The answer on standard output tells programs already what is wrong.
+    said: bool,
 }
 
 /// The result of a command.
@@ -46,12 +48,17 @@ struct ErrorBody<'a> {
 impl Failure {
     /// The command was understood and could not be carried out (exit code 1). `code` is for programs.
     pub(crate) fn failed(code: &'static str, message: impl fmt::Display) -> Failure {
-        Failure { exit: 1, code, message: message.to_string(), faults: Vec::new() }
+        Failure { exit: 1, code, message: message.to_string(), faults: Vec::new(), said: false }
     }
 
     /// What was asked for, or configured, makes no sense (exit code 2).
     pub(crate) fn usage(code: &'static str, message: impl fmt::Display) -> Failure {
         Failure { exit: 2, ..Failure::failed(code, message) }
+    }
+
+    /// The same failure, about which standard output needs no further JSON.
+    pub(crate) fn said(self) -> Failure {
+        Failure { said: true, ..self }
     }
 
     /// The sentence for people.
@@ -62,7 +69,7 @@ impl Failure {
     /// Says what went wrong, on standard error for people and on standard output as JSON for programs that asked for
     /// it, and gives the exit code.
     pub(crate) fn report(&self, format: Format) -> ExitCode {
-        if format == Format::Json {
+        if format == Format::Json && !self.said {
             let body = ErrorBody { code: self.code, message: &self.message, faults: &self.faults };
             json(&ErrorDocument { error: body });
         }
@@ -79,7 +86,7 @@ impl Failure {
 
 impl From<Faults> for Failure {
     fn from(faults: Faults) -> Failure {
-        Failure { exit: 2, code: "configuration", message: faults.to_string(), faults: faults.reports() }
+        Failure { exit: 2, code: "configuration", message: faults.to_string(), faults: faults.reports(), said: false }
     }
 }
 

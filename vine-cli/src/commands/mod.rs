@@ -1,13 +1,18 @@
 //! One module a family of commands.
 
 mod config;
+mod daemon;
+mod doctor;
 mod identity;
+mod live;
 
 use std::path::{Path, PathBuf};
 
 use clap::CommandFactory as _;
+use tokio::runtime::Runtime;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, DaemonCommand, RunArgs};
+use crate::client::Client;
 use crate::config::DEFAULT_PATHS;
 use crate::output::{Failure, Outcome};
 
@@ -17,11 +22,28 @@ pub(crate) fn run(cli: Cli) -> Outcome {
     match command {
         Command::Identity(command) => identity::run(command, config, format),
         Command::Config(command) => config::run(command, config, format),
+        Command::Doctor => doctor::run(config, format),
+        Command::Up => crate::daemon::run(&config_path(config)?, RunArgs::default()),
+        Command::Down => daemon::stop(config, format),
+        Command::Daemon(command) => match command {
+            DaemonCommand::Run(args) => crate::daemon::run(&config_path(config)?, args),
+            DaemonCommand::Start => daemon::start(config, format),
+            DaemonCommand::Stop => daemon::stop(config, format),
+            DaemonCommand::Status => daemon::status(config, format),
+            DaemonCommand::Reload => daemon::reload(config, format),
+        },
+        Command::Status => live::status(config, format),
+        Command::Peers => live::peers(config, format),
+        Command::Routes => live::routes(config, format),
+        Command::Sessions => live::sessions(config, format),
+        Command::Counters => live::counters(config, format),
+        Command::Snapshot => live::snapshot(config),
+        Command::Ping(args) => live::ping(&args, config, format),
+        Command::Demo(args) => crate::demo::run(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "vine", &mut std::io::stdout().lock());
             Ok(())
         }
-        _ => Err(Failure::failed("none", "none")),
     }
 }
 
@@ -38,4 +60,18 @@ fn config_path(named: Option<PathBuf>) -> Outcome<PathBuf> {
         );
         Failure::usage("no_configuration", message)
     })
+}
+
+/// A client of the daemon of the configuration that is meant.
+fn client(named: Option<PathBuf>) -> Outcome<Client> {
+    let path = config_path(named)?;
+    Ok(Client::new(&crate::config::control_socket(&path)?))
+}
+
+/// One thread is enough for asking and waiting.
+fn runtime() -> Outcome<Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed("io", format!("cannot start the event loop: {error}")))
 }
