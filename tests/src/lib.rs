@@ -1,6 +1,7 @@
 //! Tests of vine as a whole.
 //!
-//! [`lab`] puts real daemons into network namespaces: `tests/hosts` and `tests/flood` stand on it. `tests/tidy.rs` holds the
+//! [`lab`] puts real daemons into network namespaces: `tests/hosts` and `tests/flood` stand on it. [`flood`] makes hostile datagrams. `tests/tidy.rs` holds the
 //! rules of the repository.
 
+pub mod flood;
 pub mod lab;
