@@ -13,6 +13,7 @@ mod commands;
 mod config;
 mod daemon;
 mod demo;
+mod engine;
 mod files;
 mod identity_file;
 mod output;

@@ -163,13 +163,8 @@ impl Table {
         Table { headers: headers.to_vec(), rows: Vec::new() }
     }
 
-    /// Adds a row of plain cells.
-    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.into_iter().map(|cell| (cell, Tone::Plain)).collect());
-    }
-
-    /// Adds a row whose cells have tones.
-    pub(crate) fn toned_row<const N: usize>(&mut self, cells: [(String, Tone); N]) {
+    /// Adds a row.
+    pub(crate) fn row<const N: usize>(&mut self, cells: [(String, Tone); N]) {
         self.rows.push(cells.into());
     }
 
@@ -236,8 +231,8 @@ mod tests {
     #[test]
     fn columns_are_aligned_and_colourless_for_pipes() {
         let mut table = Table::new(&["NAME", "STATE"]);
-        table.row(["alpha".to_owned(), "up".to_owned()]);
-        table.toned_row([("b".to_owned(), Tone::Plain), ("down".to_owned(), Tone::Bad)]);
+        table.row([("alpha".to_owned(), Tone::Plain), ("up".to_owned(), Tone::Plain)]);
+        table.row([("b".to_owned(), Tone::Plain), ("down".to_owned(), Tone::Bad)]);
         assert_eq!(table.render(false), "NAME   STATE\nalpha  up\nb      down");
         assert!(table.render(true).contains("\x1b[31mdown\x1b[0m"));
     }

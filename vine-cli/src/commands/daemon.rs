@@ -38,13 +38,16 @@ pub(super) fn start(named: Option<PathBuf>, format: Format) -> Outcome {
     let daemon = runtime.block_on(ready(&mut child, &client, &log))?;
     match format {
         Format::Json => output::json(&daemon),
-        Format::Text => output::line(format_args!("vine is running (pid {}), its log is {}", daemon.pid, log.display())),
+        Format::Text => {
+            output::line(format_args!("vine is running (pid {}), its log is {}", daemon.pid, log.display()))
+        }
     }
     Ok(())
 }
 
 fn spawn(path: &Path, log: &Path) -> Outcome<Child> {
-    let program = std::env::current_exe().map_err(|error| Failure::failed("io", format!("cannot find vine: {error}")))?;
+    let program =
+        std::env::current_exe().map_err(|error| Failure::failed("io", format!("cannot find vine: {error}")))?;
     Command::new(program)
         .args(["daemon", "run", "--config"])
         .arg(path)
@@ -73,7 +76,8 @@ async fn ready(child: &mut Child, client: &Client, log: &Path) -> Outcome<Daemon
             Ok(None) => {
                 // It may still come up; a daemon that nobody waits for any more would surprise.
                 let _ = child.kill();
-                let message = format!("the daemon was not ready within {} s; see {}", START_PATIENCE.as_secs(), log.display());
+                let message =
+                    format!("the daemon was not ready within {} s; see {}", START_PATIENCE.as_secs(), log.display());
                 return Err(Failure::failed("timeout", message));
             }
             Err(error) => return Err(Failure::failed("io", format!("cannot watch the daemon: {error}"))),

@@ -71,13 +71,17 @@ fn render(checks: &[Check], colour: bool) -> String {
             Verdict::Warn => ("warn", Tone::Warn),
             Verdict::Fail => ("fail", Tone::Bad),
         };
-        table.toned_row([
+        table.row([
             (word.to_owned(), tone),
             (check.check.to_owned(), Tone::Plain),
             (check.message.clone(), Tone::Plain),
         ]);
         if let Some(cure) = &check.cure {
-            table.toned_row([(String::new(), Tone::Plain), (String::new(), Tone::Plain), (format!("-> {cure}"), Tone::Faint)]);
+            table.row([
+                (String::new(), Tone::Plain),
+                (String::new(), Tone::Plain),
+                (format!("-> {cure}"), Tone::Faint),
+            ]);
         }
     }
     table.render(colour)
@@ -117,15 +121,20 @@ fn all_checks(path: Option<PathBuf>) -> Outcome<Vec<Check>> {
 fn configuration(path: &Path, checks: &mut Vec<Check>) -> Option<Config> {
     let config = match config::load(path) {
         Ok((config, identity)) => {
-            checks.push(Check::ok("configuration", format!("{} is valid, {} peers", path.display(), config.peers.len())));
-            checks.push(Check::ok("identity", format!("{} holds {}", config.node.identity_path.display(), identity.peer_id())));
+            checks
+                .push(Check::ok("configuration", format!("{} is valid, {} peers", path.display(), config.peers.len())));
+            checks.push(Check::ok(
+                "identity",
+                format!("{} holds {}", config.node.identity_path.display(), identity.peer_id()),
+            ));
             config
         }
         Err(faults) => {
             let message = faults.to_string();
             let cure = format!("mend {} and check it with: vine config validate", path.display());
             // Each fault takes several lines; the first of each is enough for a table.
-            let first: Vec<&str> = message.lines().filter(|line| line.starts_with(&path.display().to_string())).collect();
+            let first: Vec<&str> =
+                message.lines().filter(|line| line.starts_with(&path.display().to_string())).collect();
             checks.push(Check::fail("configuration", first.join("; "), cure));
             return None;
         }
@@ -141,7 +150,10 @@ fn daemon(config: &Config, checks: &mut Vec<Check>) -> Outcome<Option<Daemon>> {
     match runtime()?.block_on(client.get::<Daemon>("/v1/daemon")) {
         Ok(daemon) => {
             let up = output::seconds(daemon.uptime_s);
-            checks.push(Check::ok("daemon", format!("running (pid {}) for {up}, version {}", daemon.pid, daemon.version)));
+            checks.push(Check::ok(
+                "daemon",
+                format!("running (pid {}) for {up}, version {}", daemon.pid, daemon.version),
+            ));
             Ok(Some(daemon))
         }
         Err(ClientError::NotRunning(_)) => {
@@ -159,9 +171,11 @@ fn tun_device() -> Check {
     const NODE: &str = "/dev/net/tun";
     match OpenOptions::new().read(true).write(true).open(NODE) {
         Ok(_) => Check::ok("tun device", format!("{NODE} can be opened")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Check::fail("tun device", format!("{NODE} does not exist"), "modprobe tun; in a container, pass --device /dev/net/tun")
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Check::fail(
+            "tun device",
+            format!("{NODE} does not exist"),
+            "modprobe tun; in a container, pass --device /dev/net/tun",
+        ),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             Check::fail("tun device", format!("{NODE}: {error}"), "run vine as root")
         }
@@ -190,7 +204,8 @@ fn port(address: SocketAddr) -> Check {
     match UdpSocket::bind(address) {
         Ok(_) => Check::ok("port", format!("udp://{address} is free")),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            let cure = format!("see who has it with: ss -lunp 'sport = :{}'; or listen on another port", address.port());
+            let cure =
+                format!("see who has it with: ss -lunp 'sport = :{}'; or listen on another port", address.port());
             Check::fail("port", format!("udp://{address} is in use"), cure)
         }
         Err(error) => {
@@ -231,7 +246,11 @@ fn offloads() -> Check {
     // First kernels with UDP_SEGMENT, with UDP_GRO, and with TUN_F_USO4: see udp(7) and linux/if_tun.h.
     let features = [((4, 18), "UDP GSO"), ((5, 0), "UDP GRO"), ((6, 2), "TUN USO")];
     let Some(version) = kernel() else {
-        return Check::warn("offloads", "the kernel's version cannot be read", "none needed: vine tries and falls back");
+        return Check::warn(
+            "offloads",
+            "the kernel's version cannot be read",
+            "none needed: vine tries and falls back",
+        );
     };
     let (has, lacks): (Vec<_>, Vec<_>) = features.iter().partition(|(since, _)| version >= *since);
     let names = |list: &[&((u32, u32), &str)]| list.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", ");
@@ -246,7 +265,9 @@ fn offloads() -> Check {
 const WANTED_BUFFER: u64 = 4 << 20;
 
 fn socket_buffers() -> Check {
-    let limit = |name: &str| -> Option<u64> { fs::read_to_string(format!("/proc/sys/net/core/{name}")).ok()?.trim().parse().ok() };
+    let limit = |name: &str| -> Option<u64> {
+        fs::read_to_string(format!("/proc/sys/net/core/{name}")).ok()?.trim().parse().ok()
+    };
     // Root is not bound by the limits (SO_RCVBUFFORCE).
     if rustix::process::geteuid().is_root() {
         return Check::ok("socket buffers", "privileged: as large as they need to be");

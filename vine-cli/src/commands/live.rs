@@ -59,7 +59,7 @@ pub(super) fn peers(config: Option<PathBuf>, format: Format) -> Outcome {
     show(config, format, "/v1/peers", |peers: &Vec<Peer>, colour| {
         let mut table = Table::new(&["NAME", "STATE", "RTT", "LAST SEEN", "PREFIXES", "PEER ID"]);
         for peer in peers {
-            table.toned_row([
+            table.row([
                 (peer.name.clone(), Tone::Plain),
                 (peer.state.clone(), tone(&peer.state)),
                 (output::milliseconds(peer.rtt_ms), Tone::Plain),
@@ -77,7 +77,7 @@ pub(super) fn routes(config: Option<PathBuf>, format: Format) -> Outcome {
         let mut table = Table::new(&["PREFIX", "PEER", "INSTALLED"]);
         for route in routes {
             let (installed, tone) = if route.installed { ("yes", Tone::Good) } else { ("no", Tone::Warn) };
-            table.toned_row([
+            table.row([
                 (route.prefix.clone(), Tone::Plain),
                 (route.peer.clone(), Tone::Plain),
                 (installed.to_owned(), tone),
@@ -89,9 +89,10 @@ pub(super) fn routes(config: Option<PathBuf>, format: Format) -> Outcome {
 
 pub(super) fn sessions(config: Option<PathBuf>, format: Format) -> Outcome {
     show(config, format, "/v1/sessions", |sessions: &Vec<Session>, colour| {
-        let mut table = Table::new(&["PEER", "CLASS", "PATH", "RTT", "MTU", "KEYS", "SENT", "RECEIVED", "CIPHER", "PEER ID"]);
+        let mut table =
+            Table::new(&["PEER", "CLASS", "PATH", "RTT", "MTU", "KEYS", "SENT", "RECEIVED", "CIPHER", "PEER ID"]);
         for session in sessions {
-            table.toned_row([
+            table.row([
                 (session.peer.clone(), Tone::Plain),
                 (session.class.clone(), Tone::Plain),
                 (path_text(session.path.as_deref(), session.relay.as_deref()), Tone::Plain),
@@ -120,7 +121,7 @@ pub(super) fn counters(config: Option<PathBuf>, format: Format) -> Outcome {
     show(config, format, "/v1/counters", |counters: &Counters, colour| {
         let mut table = Table::new(&["COUNTER", "VALUE"]);
         let mut row = |name: String, value: u64, tone| {
-            table.toned_row([(name, Tone::Plain), (value.to_string(), tone)]);
+            table.row([(name, Tone::Plain), (value.to_string(), tone)]);
         };
         for (name, value) in [
             ("packets_sent", counters.packets_sent),

@@ -39,7 +39,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Counters => live::counters(config, format),
         Command::Snapshot => live::snapshot(config),
         Command::Ping(args) => live::ping(&args, config, format),
-        Command::Demo(args) => crate::demo::run(&args),
+        Command::Demo(args) => crate::demo::run(&args, format),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "vine", &mut std::io::stdout().lock());
             Ok(())

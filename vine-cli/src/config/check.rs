@@ -6,11 +6,12 @@ use std::path::Path;
 
 use vine_core::identity::{Identity, PeerId};
 use vine_core::overlay::Prefix;
+use vine_tokio::Endpoint;
 
 use super::fault::Faults;
 use super::read::{Draft, DraftBootstrap, DraftPeer};
 use super::section::{At, Span};
-use super::value::{self, Endpoint};
+use super::value;
 use super::{Config, Node, Peer, Tun};
 use crate::identity_file;
 

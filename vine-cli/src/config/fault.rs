@@ -71,6 +71,7 @@ impl Faults {
     }
 
     /// How many things are wrong.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.list.len()
     }

@@ -17,13 +17,13 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
-use vine_core::{NetworkId, NetworkKey};
 use vine_core::identity::{Identity, PeerId};
 use vine_core::overlay::Prefix;
+use vine_core::{NetworkId, NetworkKey};
+use vine_tokio::Endpoint;
 
 pub(crate) use fault::{FaultReport, Faults};
 pub(crate) use template::{Template, template};
-pub(crate) use value::Endpoint;
 
 /// Where the configuration is looked for when nobody says where it is.
 pub(crate) const DEFAULT_PATHS: [&str; 2] = ["vine.toml", "/etc/vine/vine.toml"];

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 use vine_core::identity::PeerId;
-use vine_core::{NetworkId, NetworkKey};
 use vine_core::overlay::Prefix;
+use vine_core::{NetworkId, NetworkKey};
+use vine_tokio::Endpoint;
 
 use super::fault::Faults;
 use super::section::{At, Section, Span};
-use super::value::{self, Endpoint};
+use super::value;
 use super::{DEFAULT_LISTEN, DEFAULT_MTU, DEFAULT_SOCKET, DEFAULT_STATE_DIR, DEFAULT_TUN_NAME, Policy};
 
 /// Smallest MTU inside the tunnel: the one that IPv6 asks of every link (RFC 8200, section 5).

@@ -1,7 +1,6 @@
 //! The values inside strings: addresses, prefixes, keys, names. Every parser here answers with the value or with a
 //! sentence for the person who wrote it.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bech32::Bech32m;
@@ -10,30 +9,13 @@ use bech32::primitives::decode::CheckedHrpstring;
 use vine_core::NetworkKey;
 use vine_core::identity::{PeerId, PeerIdError, TextError};
 use vine_core::overlay::Prefix;
+use vine_tokio::Endpoint;
 use zeroize::Zeroizing;
 
 /// Longest name of an interface that Linux takes (`IFNAMSIZ` less the terminator).
 const MAX_INTERFACE_NAME: usize = 15;
 /// Longest name of a node: that of a DNS label, so that names can become host names.
 const MAX_NAME: usize = 63;
-
-/// Where a peer can be reached: an IP address or a name to look up, and a UDP port.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Endpoint {
-    /// A literal address.
-    Address(SocketAddr),
-    /// A name that the daemon looks up, and looks up again.
-    Name(String, u16),
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Endpoint::Address(address) => write!(f, "udp://{address}"),
-            Endpoint::Name(name, port) => write!(f, "udp://{name}:{port}"),
-        }
-    }
-}
 
 /// The part of a URL after `udp://`; the other transports of the design are known, and refused by name.
 fn udp_authority(text: &str) -> Result<&str, String> {
@@ -67,11 +49,14 @@ pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
 /// `udp://HOST:PORT` of a peer.
 pub(crate) fn endpoint(text: &str) -> Result<Endpoint, String> {
     let endpoint = endpoint_authority(udp_authority(text)?)?;
-    let Endpoint::Address(address) = &endpoint else { return Ok(endpoint) };
-    if address.ip().is_unspecified() || is_multicast_or_broadcast(address.ip()) {
-        return Err(format!("`{}` is no address of one machine that can be reached", address.ip()));
+    let (ip, port) = match &endpoint {
+        Endpoint::Address(address) => (Some(address.ip()), address.port()),
+        Endpoint::Name { port, .. } => (None, *port),
+    };
+    if let Some(ip) = ip.filter(|ip| ip.is_unspecified() || is_multicast_or_broadcast(*ip)) {
+        return Err(format!("`{ip}` is no address of one machine that can be reached"));
     }
-    if address.port() == 0 {
+    if port == 0 {
         return Err("port 0 cannot be reached; name the peer's listen port, for example 4100".to_owned());
     }
     Ok(endpoint)
@@ -99,7 +84,7 @@ fn endpoint_authority(rest: &str) -> Result<Endpoint, String> {
     if host.starts_with('[') || !is_host_name(host) {
         return Err(format!("`{host}` is neither an IP address nor a host name"));
     }
-    Ok(Endpoint::Name(host.to_owned(), port))
+    Ok(Endpoint::Name { host: host.to_owned(), port })
 }
 
 /// A DNS name (RFC 1123, section 2.1). One that ends in a number is a mistyped IPv4 address.
@@ -291,9 +276,9 @@ pub(crate) fn network_key(text: &str) -> Result<NetworkKey, String> {
 mod tests {
     use super::*;
     use vine_core::NetworkKey;
-use vine_core::identity::Identity;
+    use vine_core::identity::Identity;
 
-    fn why<T: fmt::Debug>(result: Result<T, String>) -> String {
+    fn why<T: std::fmt::Debug>(result: Result<T, String>) -> String {
         result.expect_err("it is wrong")
     }
 
@@ -301,7 +286,10 @@ use vine_core::identity::Identity;
     fn endpoints() {
         assert_eq!(endpoint("udp://198.51.100.40:4100"), Ok(Endpoint::Address("198.51.100.40:4100".parse().unwrap())));
         assert_eq!(endpoint("udp://[2001:db8::1]:4100"), Ok(Endpoint::Address("[2001:db8::1]:4100".parse().unwrap())));
-        assert_eq!(endpoint("udp://vine.example.org:4100"), Ok(Endpoint::Name("vine.example.org".to_owned(), 4100)));
+        assert_eq!(
+            endpoint("udp://vine.example.org:4100"),
+            Ok(Endpoint::Name { host: "vine.example.org".to_owned(), port: 4100 })
+        );
         assert!(why(endpoint("198.51.100.40:4100")).contains("write udp://198.51.100.40:4100"));
         assert!(why(endpoint("tcp://198.51.100.40:4100")).contains("not in this version"));
         assert!(why(endpoint("quic://198.51.100.40:4100")).contains("not in this version"));

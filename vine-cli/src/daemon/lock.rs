@@ -29,8 +29,14 @@ impl Lock {
         create_directory(state_dir, "state_dir")?;
         let path = state_dir.join(LOCK_FILE);
         let failed = |error: io::Error| cannot(&format!("lock {}", path.display()), &error);
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed)?;
         let patience = Instant::now() + HANDOVER;
         loop {
             match file.try_lock() {
@@ -50,12 +56,11 @@ impl Lock {
 
 fn already_running(file: &mut File, state_dir: &Path) -> Failure {
     let mut text = String::new();
-    let pid = file.rewind().and_then(|()| file.read_to_string(&mut text)).ok().and_then(|_| text.trim().parse::<u32>().ok());
+    let pid =
+        file.rewind().and_then(|()| file.read_to_string(&mut text)).ok().and_then(|_| text.trim().parse::<u32>().ok());
     let pid = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
-    let message = format!(
-        "vine is already running{pid} with state_dir {}; stop it with: vine down",
-        state_dir.display()
-    );
+    let message =
+        format!("vine is already running{pid} with state_dir {}; stop it with: vine down", state_dir.display());
     Failure::failed("already_running", message)
 }
 
