@@ -3,11 +3,12 @@
 //! Both carry frames: the 10-byte `virtio_net_hdr` and one IP packet of up to 64 KiB. Splitting large packets and gathering
 //! small ones is the core's work.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::IpAddr;
 use std::task::{Context, Poll};
 
 use tokio::sync::mpsc;
+use vine_core::overlay::Merge;
 
 use crate::host::tun::KernelTun;
 
@@ -16,9 +17,6 @@ pub const VNET_HEADER: usize = 10;
 
 /// Room for one frame: header and the largest packet.
 pub(crate) const FRAME_ROOM: usize = VNET_HEADER + (64 << 10);
-
-/// Most slices of one write. A gathered packet has a header and a payload per segment; the kernel's own limit is 1024.
-const MAX_PARTS: usize = 132;
 
 /// The TUN interface to create.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -59,24 +57,17 @@ impl Tun {
     /// Writes one frame that lies in several pieces.
     pub(crate) fn try_write(&mut self, header: &[u8; VNET_HEADER], parts: &[&[u8]]) -> io::Result<()> {
         match self {
-            Tun::Kernel(tun) => {
-                if parts.len() >= MAX_PARTS {
-                    return Err(io::ErrorKind::InvalidInput.into());
-                }
-                let mut slices = [IoSlice::new(&[]); MAX_PARTS];
-                slices[0] = IoSlice::new(header);
-                for (slice, part) in slices[1..].iter_mut().zip(parts) {
-                    *slice = IoSlice::new(part);
-                }
-                tun.try_write(&slices[..=parts.len()])
-            }
+            Tun::Kernel(tun) => tun.try_write(header, parts),
             Tun::Memory(tun) => tun.try_write(header, parts),
         }
     }
 
-    /// Whether the device finishes checksums and splits large packets itself.
-    pub(crate) fn offloads(&self) -> bool {
-        matches!(self, Tun::Kernel(_))
+    /// What the device takes as one large packet; `None` where it takes neither large packets nor open checksums.
+    pub(crate) fn merges(&self) -> Option<Merge> {
+        match self {
+            Tun::Kernel(tun) => Some(tun.merges()),
+            Tun::Memory(_) => None,
+        }
     }
 }
 

@@ -122,7 +122,7 @@ impl Node {
         peer.departed = false;
         let session = Session::new(agreed, true, now);
         let local_index = session.index();
-        peer.sessions.begin(session, &mut shared.indices);
+        peer.sessions.begin(session, now, &mut shared.indices);
         self.adopt(index, path);
         self.shared.send(Send::HelloFinish { peer: index, index: local_index });
         self.prove_path(index, path);

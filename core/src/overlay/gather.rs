@@ -294,8 +294,9 @@ impl<'a> Run<'a> {
         ip && transport
     }
 
-    /// Whether an IPv4 header that agrees with the head's has a right checksum, as the head's is: then what may differ
-    /// has the same sum in both.
+    /// Whether an IPv4 header that agrees with the head's has a right checksum if and only if the head has: then what
+    /// may differ has the same sum in both. The merged header's is right in the same case, as it is changed by what
+    /// changes under it.
     fn has_same_ip_checksum(&self, packet: &[u8]) -> bool {
         let varying = |bytes: &[u8]| {
             let length = word(bytes, IpPacket::V4_LENGTH_OFFSET)?;
@@ -395,21 +396,11 @@ impl Facts {
     /// Whether a run may begin with this packet: there must be hope that another one follows.
     fn may_begin(&self, packet: &[u8], merge: Merge) -> bool {
         let fit = match self.transport {
-            // PSH would end the run at once. The low bits beside the header length are reserved or, in the newest TCP,
-            // a flag: nothing to merge.
-            Transport::Tcp(tcp) => {
-                let offset = packet.get(self.transport_offset + 12).copied().unwrap_or_default();
-                tcp.flags == TcpHeader::ACK && offset & 0x0f == 0
-            }
+            // PSH would end the run at once.
+            Transport::Tcp(tcp) => tcp.flags == TcpHeader::ACK,
             Transport::Udp(udp) => merge == Merge::TcpAndUdp && (self.checksum == Checksum::Open || udp.checksum != 0),
         };
-        fit && self.payload_len > 0 && packet.len() <= MAX_PACKET && self.has_right_ip_checksum(packet)
-    }
-
-    /// Whether an IPv4 header verifies. A merged packet gets a right one, so all its parts must have had it.
-    fn has_right_ip_checksum(&self, packet: &[u8]) -> bool {
-        let header = packet.get(..self.transport_offset).unwrap_or_default();
-        self.source.is_ipv6() || Sum::of(header).fold() == 0xffff
+        fit && self.payload_len > 0 && packet.len() <= MAX_PACKET
     }
 
     /// Whether the packet has no identification, or one that means nothing: DF is set (RFC 6864 section 4.1).
@@ -545,6 +536,48 @@ mod tests {
         }
         let writes = gather(Merge::Tcp, &mut packets);
         assert_eq!(writes.iter().map(|write| write.parts).collect::<List<_>>(), [5; SLOTS]);
+    }
+
+    #[test]
+    fn the_oldest_run_goes_first() {
+        // Port 0 gets a second packet and is older all the same; one flow more than there are slots pushes it out.
+        let ports = [0, 1, 0, 2, 3, 4, 5, 6, 7, 8];
+        let specs = ports.map(|port| Spec { port, ..Spec::tcp(0, &[7; 100]) });
+        let mut packets: List<_> = specs.map(|spec| (spec.build(), false)).into();
+        packets[2] = (Spec { port: 0, ..Spec::tcp(100, &[7; 100]) }.build(), false);
+        let writes = gather(Merge::Tcp, &mut packets);
+        let order: List<_> = writes.iter().map(|write| (write.bytes[21], write.parts)).collect();
+        assert_eq!(order, [(0, 2), (1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (6, 1), (7, 1), (8, 1)]);
+        // A slot that was used before holds the youngest run.
+        let ports = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
+        let mut packets: List<_> = ports.map(|port| (Spec { port, ..Spec::tcp(0, &[7; 100]) }.build(), false)).into();
+        let writes = gather(Merge::Tcp, &mut packets);
+        assert_eq!(writes.iter().map(|write| u16::from(write.bytes[21])).collect::<List<_>>(), ports);
+    }
+
+    #[test]
+    fn a_merged_packet_is_no_longer_than_ipv4_can_say() {
+        for v6 in [false, true] {
+            let specs: List<_> = in_order(60, 1400).map(|spec| Spec { v6, ..spec }).collect();
+            let mut packets: List<_> = specs.iter().map(|spec| (spec.build(), false)).collect();
+            let writes = gather(Merge::Tcp, &mut packets);
+            assert_eq!(writes.iter().map(|write| write.parts).collect::<List<_>>(), [46, 14]);
+            assert_eq!(writes.iter().flat_map(kernel).count(), 60);
+        }
+    }
+
+    #[test]
+    fn ip_options_must_agree() {
+        for v6 in [false, true] {
+            let specs: List<_> = in_order(3, 100).map(|spec| Spec { v6, ip_options: 1, ..spec }).collect();
+            let mut packets: List<_> = specs.iter().map(|spec| (spec.build(), false)).collect();
+            assert_eq!(gather(Merge::Tcp, &mut packets.clone()).len(), 1);
+            // Two words of the options change so that the IPv4 checksum stays right.
+            let options = specs[1].ip_header_len() - 4;
+            packets[1].0[options + 1] += 1;
+            packets[1].0[options + 3] = packets[1].0[options + 3].wrapping_sub(1);
+            assert_eq!(gather(Merge::Tcp, &mut packets).len(), 3);
+        }
     }
 
     #[test]

@@ -221,7 +221,8 @@ impl PathSet {
         self.iter().find(|(_, path)| path.addresses.admits(arrival)).map(|(slot, _)| slot)
     }
 
-    /// Notes that an authenticated datagram arrived by `arrival`, and returns its path. A new address becomes a candidate
+    /// Notes that an authenticated datagram of `length` bytes arrived by `arrival`, and returns its path and whether that is
+    /// new. A new address becomes a candidate
     /// and is probed; it changes nothing about where this node sends. The preferred path is probed with it: a peer that
     /// speaks from a new address may have left the old one.
     pub fn note_arrival(
@@ -230,7 +231,7 @@ impl PathSet {
         arrival: &FourTuple,
         length: usize,
         mut token: impl FnMut() -> u64,
-    ) -> PathSlot {
+    ) -> (PathSlot, bool) {
         let earned = AMPLIFICATION.saturating_mul(u32::try_from(length).unwrap_or(u32::MAX));
         if let Some(slot) = self.find(arrival) {
             if let Some(path) = self.get_mut(slot) {
@@ -239,7 +240,7 @@ impl PathSet {
                 }
                 path.credit = path.credit.map(|credit| credit.saturating_add(earned));
             }
-            return slot;
+            return (slot, false);
         }
         let slot = self.insert(now, *arrival);
         if let Some(path) = self.get_mut(slot) {
@@ -249,7 +250,7 @@ impl PathSet {
         if let Some(preferred) = self.preferred {
             self.probe(now, preferred, token());
         }
-        slot
+        (slot, true)
     }
 
     /// Adds a path as a candidate, or finds it. Where the set is full, the least useful path that is not preferred goes.
@@ -410,6 +411,16 @@ impl PathSet {
         self.preferred().and_then(|(_, path)| path.unproven).map(|unproven| unproven.since)
     }
 
+    /// How long the preferred path may have something unreceipted.
+    pub fn patience(&self) -> Duration {
+        self.preferred().map_or(SUSPECT_FLOOR, |(_, path)| path.patience())
+    }
+
+    /// When data was last sent on the preferred path.
+    pub fn last_data(&self) -> Option<Instant> {
+        self.preferred().and_then(|(_, path)| path.last_data)
+    }
+
     /// The latest proof on any path.
     pub fn last_proof(&self) -> Option<Instant> {
         self.iter().filter_map(|(_, path)| path.last_proof).max()
@@ -477,7 +488,7 @@ mod tests {
     #[test]
     fn a_new_address_is_a_candidate_and_moves_nothing() {
         let (mut set, slot) = proven();
-        let new = set.note_arrival(start(), &at(2), 1_000, || 7);
+        let (new, _) = set.note_arrival(start(), &at(2), 1_000, || 7);
         assert_eq!(set.get(new).map(|path| path.state), Some(PathState::Candidate));
         assert_eq!(set.reselect(start()), None);
         assert_eq!(set.preferred_slot(), Some(slot));
@@ -490,7 +501,7 @@ mod tests {
     #[test]
     fn only_the_pong_to_a_ping_of_this_path_proves_it() {
         let (mut set, slot) = proven();
-        let new = set.note_arrival(start(), &at(2), 1_000, || 7);
+        let (new, _) = set.note_arrival(start(), &at(2), 1_000, || 7);
         while set.poll_probe(start()).is_some() {}
         let now = start() + MS * 20;
         assert_eq!(set.on_pong(now, new, 8, Duration::ZERO), None, "a token that was not sent yet");
@@ -504,7 +515,7 @@ mod tests {
     #[test]
     fn an_address_that_a_datagram_gave_is_not_sent_more_than_three_times_what_came() {
         let (mut set, _) = proven();
-        let new = set.note_arrival(start(), &at(2), 32, || 7);
+        let (new, _) = set.note_arrival(start(), &at(2), 32, || 7);
         let mut sent = 0;
         for step in 0..40 {
             let now = start() + MS * 100 * step;

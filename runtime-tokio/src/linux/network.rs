@@ -5,10 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::TryStreamExt;
 use nix::errno::Errno;
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkMessage};
 use rtnetlink::packet_route::route::{
@@ -175,8 +176,13 @@ impl Existing {
         if table != u32::from(RouteHeader::RT_TABLE_MAIN) || header.flags.contains(RouteFlags::Cloned) {
             return None;
         }
-        // A default route has no destination, and nothing of ours is in its way: more specific ones win.
-        let prefix = Prefix::containing(destination?, header.destination_prefix_length).ok()?;
+        // A default route names no destination.
+        let destination = destination.unwrap_or(match header.address_family {
+            AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            _ => return None,
+        });
+        let prefix = Prefix::containing(destination, header.destination_prefix_length).ok()?;
         Some(Existing { prefix, interface, protocol: header.protocol })
     }
 }
@@ -193,24 +199,13 @@ pub(crate) struct Interface {
 }
 
 impl Interface {
-    /// Gives the interface its addresses and brings it up. `segments` is the most packets of MTU size that the interface
-    /// may hand over in one.
-    pub(crate) async fn configure(
-        netlink: Netlink,
-        config: &TunConfig,
-        index: u32,
-        segments: u32,
-    ) -> Result<Interface, NetworkError> {
-        let mut interface = Interface {
-            netlink,
-            name: config.name.clone(),
-            index,
-            addresses: Vec::new(),
-            routes: BTreeMap::new(),
-        };
+    /// Gives the interface its addresses and brings it up.
+    pub(crate) async fn configure(netlink: Netlink, config: &TunConfig, index: u32) -> Result<Interface, NetworkError> {
+        let mut interface =
+            Interface { netlink, name: config.name.clone(), index, addresses: Vec::new(), routes: BTreeMap::new() };
         let connected: Vec<Wanted> = config.addresses.iter().filter_map(|address| connected(*address)).collect();
         interface.check_free(&connected, &interface.netlink.routes().await?).await?;
-        interface.set_link(segments).await;
+        interface.silence().await;
         for (address, prefix_len) in &config.addresses {
             interface.add_address(*address, *prefix_len).await?;
         }
@@ -223,9 +218,12 @@ impl Interface {
         self.index
     }
 
-    /// The destinations that lead to the interface.
-    pub(crate) fn routes(&self) -> impl Iterator<Item = Prefix> + '_ {
-        self.routes.keys().copied()
+    /// Which of the destinations lead to the interface at this moment: somebody may have removed some.
+    pub(crate) async fn installed(&self) -> Result<Vec<Prefix>, NetworkError> {
+        let existing = self.netlink.routes().await?;
+        let ours = existing.iter().filter(|route| route.interface == Some(self.index)).map(|route| route.prefix);
+        let ours: BTreeSet<Prefix> = ours.filter(|prefix| self.routes.contains_key(prefix)).collect();
+        Ok(ours.into_iter().collect())
     }
 
     /// Adds the routes that are missing, all or none; returns those that are new.
@@ -302,21 +300,16 @@ impl Interface {
         Ok(())
     }
 
-    /// Two refinements that the interface works without.
-    async fn set_link(&self, segments: u32) {
-        // A segmented packet read from the TUN then fits one segmented send.
-        let segments = LinkUnspec::new_with_index(self.index)
-            .append_extra_attribute(LinkAttribute::GsoMaxSegs(segments))
-            .build();
-        // No link-local address: nobody answers to it, and router solicitations would be dropped as unroutable.
+    /// Keeps the kernel from giving the interface a link-local address: nobody would answer to it, and its router
+    /// solicitations would be dropped as unroutable.
+    async fn silence(&self) {
         let quiet = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
-        let quiet = LinkUnspec::new_with_index(self.index)
+        let message = LinkUnspec::new_with_index(self.index)
             .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![quiet]))
             .build();
-        for message in [segments, quiet] {
-            if let Err(error) = self.netlink.handle.link().set(message).execute().await {
-                tracing::debug!(interface = %self.name, %error, "a link setting was refused");
-            }
+        if let Err(error) = self.netlink.handle.link().set(message).execute().await {
+            // The interface works without, and a kernel without IPv6 says no.
+            tracing::debug!(interface = %self.name, %error, "cannot turn off link-local addresses");
         }
     }
 

@@ -7,12 +7,19 @@ use std::io::{self, IoSlice};
 use std::task::{Context, Poll};
 
 use tun_rs::{AsyncDevice, DeviceBuilder};
+use vine_core::overlay::Merge;
 
-use crate::tun::TunConfig;
+use crate::tun::{TunConfig, VNET_HEADER};
 
 /// Packets that the interface queues while the engine is busy. The driver's default of 500 is two TCP windows' worth of
 /// small packets.
 const QUEUE_LENGTH: u32 = 1000;
+
+/// Most parts of one write: what a gathered packet has. The kernel's own limit is 1024 slices.
+const MAX_PARTS: usize = 64;
+
+/// More parts than a packet has that was not gathered: filling a short array costs less than filling a long one.
+const FEW_PARTS: usize = 4;
 
 /// Longest interface name: IFNAMSIZ without the terminating zero.
 const MAX_NAME: usize = 15;
@@ -90,8 +97,28 @@ impl KernelTun {
         self.device.try_recv(buffer)
     }
 
-    pub(crate) fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<()> {
-        self.device.try_send_vectored(slices).map(|_| ())
+    /// Writes the header and the parts of one packet; at most [`MAX_PARTS`] parts.
+    pub(crate) fn try_write(&self, header: &[u8; VNET_HEADER], parts: &[&[u8]]) -> io::Result<()> {
+        match parts.len() {
+            0..FEW_PARTS => self.write_slices::<FEW_PARTS>(header, parts),
+            FEW_PARTS..=MAX_PARTS => self.write_slices::<{ MAX_PARTS + 1 }>(header, parts),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
+    /// `parts` are fewer than `N`.
+    fn write_slices<const N: usize>(&self, header: &[u8; VNET_HEADER], parts: &[&[u8]]) -> io::Result<()> {
+        let mut slices = [IoSlice::new(&[]); N];
+        slices[0] = IoSlice::new(header);
+        for (slice, part) in slices[1..].iter_mut().zip(parts) {
+            *slice = IoSlice::new(part);
+        }
+        self.device.try_send_vectored(&slices[..=parts.len()]).map(|_| ())
+    }
+
+    /// What the interface takes as one large packet.
+    pub(crate) fn merges(&self) -> Merge {
+        if self.device.udp_gso() { Merge::TcpAndUdp } else { Merge::Tcp }
     }
 }
 

@@ -45,9 +45,8 @@ impl Watch {
         let (connection, handle, messages) = rtnetlink::new_multicast_connection(&groups)?;
         let connection = tokio::spawn(connection);
         let messages = messages.map(|(message, _)| message).boxed();
-        let mut watch = Watch { handle, connection, messages, own, state: State::default() };
-        watch.state = watch.read().await?;
-        Ok(watch)
+        let state = State::read(&handle, own).await?;
+        Ok(Watch { handle, connection, messages, own, state })
     }
 
     /// The addresses as of the last report, in order.
@@ -71,21 +70,8 @@ impl Watch {
             }
         }
         // Messages may have been lost when the socket's buffer ran over; a fresh reading is the truth.
-        self.state = self.read().await.ok()?;
+        self.state = State::read(&self.handle, self.own).await.ok()?;
         Some(self.addresses())
-    }
-
-    async fn read(&self) -> io::Result<State> {
-        let mut state = State::default();
-        let mut links = self.handle.link().get().execute();
-        while let Some(link) = links.try_next().await.map_err(io::Error::other)? {
-            state.link(&link, self.own);
-        }
-        let mut addresses = self.handle.address().get().execute();
-        while let Some(address) = addresses.try_next().await.map_err(io::Error::other)? {
-            state.address(&address);
-        }
-        Ok(state)
     }
 }
 
@@ -98,6 +84,19 @@ struct State {
 }
 
 impl State {
+    async fn read(handle: &Handle, own: Option<u32>) -> io::Result<State> {
+        let mut state = State::default();
+        let mut links = handle.link().get().execute();
+        while let Some(link) = links.try_next().await.map_err(io::Error::other)? {
+            state.link(&link, own);
+        }
+        let mut addresses = handle.address().get().execute();
+        while let Some(address) = addresses.try_next().await.map_err(io::Error::other)? {
+            state.address(&address);
+        }
+        Ok(state)
+    }
+
     fn reachable(&self) -> Vec<IpAddr> {
         let running = |index: &u32| self.links.get(index).copied().unwrap_or(false);
         let mut reachable: Vec<IpAddr> =
