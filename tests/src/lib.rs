@@ -1,6 +1,7 @@
 //! Tests of vine as a whole.
 //!
 //! [`lab`] puts real daemons into network namespaces: `tests/hosts` and `tests/flood` stand on it. `tests/tidy.rs` holds the
-//! rules of the repository.
+//! rules of the repository. [`sim`] runs production nodes on virtual time: `tests/sim_*` stand on it.
 
 pub mod lab;
+pub mod sim;
