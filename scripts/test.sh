@@ -46,9 +46,9 @@ export VINE_TEST_LEFT_OUT=$scratch/left-out VINE_TEST_FIGURES=$scratch/figures
 : >"$VINE_TEST_LEFT_OUT"; : >"$VINE_TEST_FIGURES"
 
 # The multi-host tests run the binary as it is released; everything else runs with overflow checks and assertions.
-cargo build --release --locked -p vine-cli --bin vine || exit 1
-target_dir=${CARGO_TARGET_DIR:-target}
-export VINE_BIN=${VINE_BIN:-$(realpath "$target_dir/release/vine")}
+cargo build --release --locked -p vine-cli -p vine-tests --bin vine --bin flood || exit 1
+target_dir=$(realpath "${CARGO_TARGET_DIR:-target}")
+export VINE_BIN=${VINE_BIN:-$target_dir/release/vine} VINE_FLOOD_BIN=$target_dir/release/flood
 
 cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$scratch/output"
 status=${PIPESTATUS[0]}

@@ -132,9 +132,10 @@ fn seal(
         return Err(if batch.is_empty() { Obstacle::Drop(DropReason::TooLarge) } else { Obstacle::Full });
     }
     let lane = Lane(slot.0 + 1);
-    let first = session.tunnel.reserve(lane, count as u64).map_err(|_| Obstacle::Drop(DropReason::KeyExhausted))?;
+    let numbers = session.tunnel.reserve(lane, count as u64).map_err(|_| Obstacle::Drop(DropReason::KeyExhausted))?;
+    let last = numbers.counters().end - 1;
     let csum_partial = segments.csum_partial();
-    for i in 0..count {
+    for (i, permit) in numbers.enumerate() {
         let length = segments.segment_len(i) + OVERHEAD;
         let mut datagram = batch.reserve(path, length).map_err(|refused| match refused {
             Refused::FlushFirst => Obstacle::Full,
@@ -142,13 +143,12 @@ fn seal(
         })?;
         let written = segments.write(i, &mut datagram[crate::wire::HEADER_LEN..]);
         debug_assert_eq!(written + OVERHEAD, length);
-        session.tunnel.seal_packet(lane, first + i as u64, csum_partial, &mut datagram);
+        permit.seal(csum_partial, &mut datagram);
         datagram.commit();
     }
     shared.counters.packets_sent += count as u64;
     shared.counters.bytes_sent += segments.total_len() as u64;
     peer.tx_bytes += total as u64;
     peer.last_sent = now;
-    let last = first + count as u64 - 1;
     Ok(peer.paths.on_data_sent(now, slot, last, || shared.rng.u64()) | changed)
 }

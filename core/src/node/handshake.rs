@@ -3,7 +3,7 @@
 use super::{Control, Node, PeerIndex, STRANGER_INTERVAL, Send};
 use crate::counters::DropReason;
 use crate::event::Event;
-use crate::path::{FourTuple, Proof};
+use crate::path::{FourTuple, Proof, SwitchReason};
 use crate::peer::Link;
 use crate::session::cookie::Cookie as CookieValue;
 use crate::session::noise::Claim;
@@ -206,10 +206,9 @@ impl Node {
     /// Chooses the preferred path anew and tells what follows from it.
     pub(super) fn update_paths(&mut self, index: PeerIndex) {
         let Some((peer, shared)) = self.peer_mut(index) else { return };
-        if let Some((from, to, why)) = peer.paths.reselect() {
-            if from.is_some() {
-                shared.counters.path_switches += 1;
-            }
+        if let Some((from, to, why)) = peer.paths.reselect(shared.now) {
+            shared.counters.path_switches += u64::from(from.is_some());
+            shared.counters.fallback_transitions += u64::from(why == SwitchReason::PathLost);
             shared.outbox.report(Event::SessionSwitched { peer: peer.config.id, from, to, why });
         }
         let usable = peer.paths.preferred().is_some() && peer.sessions.current.is_some();
@@ -255,7 +254,7 @@ impl Node {
     /// Sends the Hello that is under way to every place where the peer may be.
     pub(super) fn send_hello(&mut self, index: PeerIndex) {
         let Some((peer, shared)) = self.peer_mut(index) else { return };
-        let known = peer.paths.iter().map(|(_, path)| path.addresses).chain(peer.heard_at);
+        let known = peer.paths.proven().chain(peer.heard_at);
         let configured = peer.config.endpoints.iter().filter_map(|endpoint| shared.path_to(*endpoint));
         let mut places: heapless::Vec<FourTuple, 16> = heapless::Vec::new();
         for place in known.chain(configured) {

@@ -85,14 +85,14 @@ impl Node {
         peer.rx_bytes += length as u64;
         peer.last_received = Some(now);
         let known = peer.paths.find(&path).is_some();
-        let slot = peer.paths.note_arrival(now, &path, || shared.rng.u64());
+        let slot = peer.paths.note_arrival(now, &path, length, || shared.rng.u64());
         let mut changed = !known || !is_current;
         let result = match Payload::classify(opened.payload) {
             Payload::Empty => Ok(None),
             Payload::Ip(_) => {
                 changed |= opened.lane != Lane::CONTROL && peer.receipts.note(now, opened.lane.0);
                 let csum_partial = opened.flags.contains(Flags::CSUM_PARTIAL);
-                accept_packet(&self.routes, shared, index, opened.payload)
+                accept_packet(&self.routes, shared, index, opened.payload, csum_partial)
                     .map(|packet| Some(Inbound { peer: index, packet, csum_partial }))
             }
             Payload::Messages => {
@@ -191,9 +191,13 @@ fn accept_packet<'a>(
     shared: &mut Shared,
     peer: PeerIndex,
     packet: &'a mut [u8],
+    csum_partial: bool,
 ) -> Result<&'a mut [u8], DropReason> {
-    let source = IpPacket::parse(packet).map_err(|_| DropReason::NotIp)?.source();
-    if !routes.owns(peer, source) {
+    let ip = IpPacket::parse(packet).map_err(|_| DropReason::NotIp)?;
+    if csum_partial && ip.transport().is_none() {
+        return Err(DropReason::Malformed); // There is no checksum that could be open.
+    }
+    if !routes.owns(peer, ip.source()) {
         return Err(DropReason::UnauthorizedSource);
     }
     shared.counters.packets_received += 1;

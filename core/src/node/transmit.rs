@@ -5,8 +5,9 @@ use alloc::boxed::Box;
 use super::{Control, Node, PeerIndex, Send};
 use crate::path::{FourTuple, PathSlot};
 use crate::session::Session;
+use crate::session::tunnel::LaneReceived;
 use crate::time::Instant;
-use crate::wire::{CloseReason, EnvelopeType, HEADER_LEN, Lane, Message, MessageWriter, OVERHEAD, TAG_LEN};
+use crate::wire::{CloseReason, HEADER_LEN, Lane, Message, MessageWriter, OVERHEAD, TAG_LEN};
 
 /// Control messages of one envelope fit into this many bytes: eight receipts, or a Pong.
 const CONTROL_LEN: usize = 512;
@@ -19,7 +20,7 @@ impl Node {
                 let shared = &mut self.shared;
                 let cookie = shared.jar.cookie(shared.now, path.remote, path.socket.0);
                 shared.counters.cookies_sent += 1;
-                copy(path, &shared.local.cookie(index, cookie, &hello_mac), scratch)
+                copy(path, &cookie.reply(shared.local.cookie_key(), index, &hello_mac), scratch)
             }
             Send::Hello { peer, path } => copy(path, &self.peer(peer)?.initiation.as_ref()?.datagram, scratch),
             Send::HelloAck { peer, index, path } => copy(path, &self.peer(peer)?.sessions.pending(index)?.ack, scratch),
@@ -35,10 +36,9 @@ impl Node {
         let slot = peer.control_path()?;
         let path = peer.paths.get(slot)?.addresses;
         let session = peer.sessions.get_mut(session)?;
-        let datagram = scratch.get_mut(..OVERHEAD)?;
-        session.tunnel.seal(EnvelopeType::HelloFinish, Lane::CONTROL, false, datagram).ok()?;
+        let datagram = session.tunnel.seal_hello_finish().ok()?;
         peer.note_sent(shared.now);
-        Some((path, OVERHEAD))
+        copy(path, &datagram, scratch)
     }
 
     fn build_control(
@@ -56,7 +56,7 @@ impl Node {
         let len =
             write_control(session, slot, message, &lanes, now, scratch.get_mut(HEADER_LEN..HEADER_LEN + CONTROL_LEN)?)?;
         let datagram = scratch.get_mut(..len + OVERHEAD)?;
-        session.tunnel.seal(EnvelopeType::Sealed, Lane::CONTROL, false, datagram).ok()?;
+        session.tunnel.seal(Lane::CONTROL, false, datagram).ok()?;
         peer.note_sent(now);
         Some((path, len + OVERHEAD))
     }
@@ -72,7 +72,7 @@ impl Node {
         let datagram = scratch.get_mut(..len)?;
         datagram.get_mut(HEADER_LEN..len - TAG_LEN)?.copy_from_slice(&packet);
         let lane = Lane(slot.0 + 1);
-        let counter = session.tunnel.seal(EnvelopeType::Sealed, lane, false, datagram).ok()?;
+        let counter = session.tunnel.seal(lane, false, datagram).ok()?;
         shared.counters.packets_sent += 1;
         shared.counters.bytes_sent += packet.len() as u64;
         peer.tx_bytes += len as u64;
@@ -120,8 +120,8 @@ fn write_control(
         Control::Receipt => {
             for lane in lanes.iter().map(|lane| Lane(*lane)) {
                 // A lane of the former session has nothing to report under this one.
-                if let Some((largest, received)) = session.tunnel.received(lane) {
-                    writer.push(&Message::Receipt { lane, largest, received }).ok()?;
+                if let Some(LaneReceived { largest, count }) = session.tunnel.received(lane) {
+                    writer.push(&Message::Receipt { lane, largest, received: count }).ok()?;
                 }
             }
             if writer.is_empty() {

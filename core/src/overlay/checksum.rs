@@ -12,19 +12,25 @@ impl Sum {
     /// The sum of `bytes`; an odd last byte counts as the upper half of a word.
     pub fn of(bytes: &[u8]) -> Sum {
         // A one's-complement sum may be taken in either byte order and swapped at the end (RFC 1071 section 2 (B)), and
-        // in words of any multiple of 16 bits. Adding 32-bit words into 64-bit lanes leaves the carries for later and
-        // lets the compiler use vector registers.
-        let mut lanes = [0u64; 8];
-        let (blocks, tail) = bytes.as_chunks::<32>();
+        // in words of any multiple of 16 bits. The halves of 64-bit words go into lanes of their own: that leaves the
+        // carries for later, and the compiler has something to put into vector registers.
+        let (mut low, mut high) = ([0u64; 8], [0u64; 8]);
+        let (blocks, tail) = bytes.as_chunks::<64>();
         for block in blocks {
-            for (lane, word) in lanes.iter_mut().zip(block.as_chunks::<4>().0) {
-                *lane += u64::from(u32::from_le_bytes(*word));
+            for ((low, high), word) in low.iter_mut().zip(&mut high).zip(block.as_chunks::<8>().0) {
+                let word = u64::from_le_bytes(*word);
+                *low += word & 0xffff_ffff;
+                *high += word >> 32;
             }
         }
-        let mut sum: u64 = lanes.iter().sum();
-        let (words, tail) = tail.as_chunks::<2>();
-        sum += words.iter().map(|word| u64::from(u16::from_le_bytes(*word))).sum::<u64>();
-        sum += tail.iter().map(|byte| u64::from(*byte)).sum::<u64>();
+        let mut sum: u64 = low.iter().chain(&high).sum();
+        let (words, tail) = tail.as_chunks::<4>();
+        sum += words.iter().map(|word| u64::from(u32::from_le_bytes(*word))).sum::<u64>();
+        let mut last = [0; 4];
+        for (byte, of_tail) in last.iter_mut().zip(tail) {
+            *byte = *of_tail;
+        }
+        sum += u64::from(u32::from_le_bytes(last));
         Sum(u64::from(fold(sum).swap_bytes()))
     }
 

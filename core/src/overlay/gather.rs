@@ -11,10 +11,9 @@ use super::virtio::VirtioNetHeader;
 /// Flows that can be gathered side by side. A receive buffer of 64 KiB holds some 45 full packets; with more flows than
 /// this among them there is little to merge.
 const SLOTS: usize = 8;
-/// Slices in one write. Linux takes 1,024 in one `writev`; 64 KiB of full packets need 47.
-const MAX_PARTS: usize = 128;
-/// Datagrams in one segmented UDP packet: what every Linux since 4.18 takes (`UDP_MAX_SEGMENTS`).
-const MAX_DATAGRAMS: usize = 64;
+/// Packets in one write. A receive buffer holds no more (`UDP_GRO_CNT_MAX`), 64 KiB of full packets are 47, and every
+/// Linux with UDP segmentation takes so many datagrams (`UDP_MAX_SEGMENTS`).
+const MAX_PARTS: usize = 64;
 /// Bytes of a merged packet: what the length field of IPv4 can say.
 const MAX_PACKET: usize = 65_535;
 
@@ -56,13 +55,20 @@ pub enum Merge {
 #[must_use = "packets are held back until `finish`"]
 pub struct Gather<'a> {
     merge: Merge,
-    runs: [Option<Run<'a>>; SLOTS],
-    /// Behind each run, what its write consists of. The place of the head is kept free: it is still being changed.
-    parts: [Vec<&'a [u8], MAX_PARTS>; SLOTS],
+    /// Made when first needed, so that an empty gatherer costs next to nothing.
+    slots: [Option<Slot<'a>>; SLOTS],
     /// The slot of the latest packet: the next one is most likely of the same flow.
     latest: usize,
     /// How many runs have begun.
     begun: u64,
+}
+
+/// Room for one run.
+#[derive(Debug)]
+struct Slot<'a> {
+    run: Option<Run<'a>>,
+    /// What the write consists of. The place of the head is kept free: it is still being changed.
+    parts: Vec<&'a [u8], MAX_PARTS>,
 }
 
 /// Consecutive packets of a flow that will be one.
@@ -105,9 +111,8 @@ enum Checksum {
 
 impl<'a> Gather<'a> {
     /// A gatherer that holds nothing, for one receive buffer.
-    #[inline]
     pub fn new(merge: Merge) -> Gather<'a> {
-        Gather { merge, runs: [const { None }; SLOTS], parts: [const { Vec::new() }; SLOTS], latest: 0, begun: 0 }
+        Gather { merge, slots: core::array::from_fn(|_| None), latest: 0, begun: 0 }
     }
 
     /// Takes one packet, and hands out what it pushes ahead of itself. `csum_partial` is what its envelope said: the
@@ -151,22 +156,24 @@ impl<'a> Gather<'a> {
 
     /// The slot that holds the flow of this packet.
     fn slot_of(&self, facts: &Facts) -> Option<usize> {
-        let holds = |slot: &usize| {
-            let run = self.runs.get(*slot).and_then(|run| run.as_ref());
-            run.is_some_and(|run| run.facts.is_same_flow(facts))
-        };
-        core::iter::once(self.latest).chain(0..SLOTS).find(holds)
+        let holds = |slot: &usize| self.run(*slot).is_some_and(|run| run.facts.is_same_flow(facts));
+        Some(self.latest).filter(holds).or_else(|| (0..SLOTS).find(holds))
     }
 
     /// The slot of the run that began first.
     fn oldest(&self) -> Option<usize> {
-        let ages = self.runs.iter().enumerate().filter_map(|(slot, run)| Some((run.as_ref()?.age, slot)));
+        let ages = (0..SLOTS).filter_map(|slot| Some((self.run(slot)?.age, slot)));
         ages.min().map(|(_, slot)| slot)
+    }
+
+    fn run(&self, slot: usize) -> Option<&Run<'a>> {
+        self.slots.get(slot)?.as_ref()?.run.as_ref()
     }
 
     /// Whether the packet continues the run in `slot`.
     fn continues(&mut self, slot: usize, packet: &[u8], facts: &Facts) -> bool {
-        self.runs.get_mut(slot).and_then(|run| run.as_mut()).is_some_and(|run| run.takes(packet, facts))
+        let slot = self.slots.get_mut(slot).and_then(Option::as_mut);
+        slot.and_then(|slot| slot.run.as_mut()).is_some_and(|run| run.takes(packet, facts))
     }
 
     /// Appends the packet to the run that it continues, and hands the run out if nothing can follow.
@@ -177,8 +184,7 @@ impl<'a> Gather<'a> {
         facts: &Facts,
         sink: &mut impl FnMut(&VirtioNetHeader, &[&[u8]]),
     ) {
-        let run = self.runs.get_mut(slot).and_then(|run| run.as_mut());
-        let (Some(run), Some(parts)) = (run, self.parts.get_mut(slot)) else { return };
+        let Some(Some(Slot { run: Some(run), parts })) = self.slots.get_mut(slot) else { return };
         let payload = packet.get(facts.header_len()..).unwrap_or_default();
         // A run takes no more packets than it has parts.
         debug_assert!(!parts.is_full());
@@ -193,34 +199,33 @@ impl<'a> Gather<'a> {
 
     /// Begins a run with this packet. If all slots are taken, the oldest run goes out first.
     fn begin(&mut self, packet: &'a mut [u8], facts: Facts, sink: &mut impl FnMut(&VirtioNetHeader, &[&[u8]])) {
-        let free = self.runs.iter().position(Option::is_none);
-        let Some(slot) = free.or_else(|| self.oldest()) else { return write_alone(packet, &facts, sink) };
-        self.flush(slot, sink);
-        let (Some(run), Some(parts)) = (self.runs.get_mut(slot), self.parts.get_mut(slot)) else {
-            return write_alone(packet, &facts, sink);
-        };
-        // The head's place; a run of one part always has room.
-        let _ = parts.push(&[]);
+        let free = (0..SLOTS).find(|slot| self.run(*slot).is_none());
+        let index = free.or_else(|| self.oldest()).unwrap_or_default();
+        self.flush(index, sink);
+        let Some(slot) = self.slots.get_mut(index) else { return write_alone(packet, &facts, sink) };
+        let slot = slot.get_or_insert_with(|| Slot { run: None, parts: Vec::new() });
         let total = packet.len();
-        *run = Some(Run { head: packet, facts, push: false, count: 1, total, age: self.begun });
+        slot.run = Some(Run { head: packet, facts, push: false, count: 1, total, age: self.begun });
+        // The head's place. The slot is free, so there is room.
+        let _ = slot.parts.push(&[]);
         self.begun += 1;
-        self.latest = slot;
+        self.latest = index;
     }
 
     /// Hands out the run in `slot`, if there is one.
     fn flush(&mut self, slot: usize, sink: &mut impl FnMut(&VirtioNetHeader, &[&[u8]])) {
-        let run = self.runs.get_mut(slot).and_then(Option::take);
-        let (Some(run), Some(parts)) = (run, self.parts.get_mut(slot)) else { return };
+        let Some(Some(slot)) = self.slots.get_mut(slot) else { return };
+        let Some(run) = slot.run.take() else { return };
         if run.count == 1 {
             write_alone(run.head, &run.facts, sink);
         } else {
             let (header, head) = run.seal_headers();
-            if let Some(first) = parts.first_mut() {
+            if let Some(first) = slot.parts.first_mut() {
                 *first = head;
             }
-            sink(&header, parts);
+            sink(&header, &slot.parts);
         }
-        parts.clear();
+        slot.parts.clear();
     }
 }
 
@@ -233,16 +238,12 @@ impl<'a> Run<'a> {
 
     /// Whether `packet` continues this run. Looks at checksums last: that reads the whole packet.
     fn takes(&mut self, packet: &[u8], facts: &Facts) -> bool {
-        let max_count = match facts.transport {
-            Transport::Tcp(_) => MAX_PARTS,
-            Transport::Udp(_) => MAX_DATAGRAMS,
-        };
-        self.count < max_count
+        self.count < MAX_PARTS
             && (1..=self.facts.payload_len).contains(&facts.payload_len)
             && self.total + facts.payload_len <= MAX_PACKET
             && self.is_continued_by(packet, facts)
             && self.headers_agree(packet, facts)
-            && facts.has_right_ip_checksum(packet)
+            && self.has_same_ip_checksum(packet)
             && self.facts.verify(self.head)
             && { *facts }.verify(packet)
     }
@@ -291,6 +292,19 @@ impl<'a> Run<'a> {
             Transport::Udp(_) => same(start, start + 4),
         };
         ip && transport
+    }
+
+    /// Whether an IPv4 header that agrees with the head's has a right checksum if and only if the head has: then what
+    /// may differ has the same sum in both. The merged header's is right in the same case, as it is changed by what
+    /// changes under it.
+    fn has_same_ip_checksum(&self, packet: &[u8]) -> bool {
+        let varying = |bytes: &[u8]| {
+            let length = word(bytes, IpPacket::V4_LENGTH_OFFSET)?;
+            let identification = word(bytes, IpPacket::V4_IDENTIFICATION_OFFSET)?;
+            let checksum = word(bytes, IpPacket::V4_CHECKSUM_OFFSET)?;
+            Some(Sum::default().plus_word(length).plus_word(identification).plus_word(checksum).fold())
+        };
+        self.facts.source.is_ipv6() || varying(self.head) == varying(packet)
     }
 
     /// Turns the head's headers into those of the merged packet.
@@ -382,21 +396,11 @@ impl Facts {
     /// Whether a run may begin with this packet: there must be hope that another one follows.
     fn may_begin(&self, packet: &[u8], merge: Merge) -> bool {
         let fit = match self.transport {
-            // PSH would end the run at once. The low bits beside the header length are reserved or, in the newest TCP,
-            // a flag: nothing to merge.
-            Transport::Tcp(tcp) => {
-                let offset = packet.get(self.transport_offset + 12).copied().unwrap_or_default();
-                tcp.flags == TcpHeader::ACK && offset & 0x0f == 0
-            }
+            // PSH would end the run at once.
+            Transport::Tcp(tcp) => tcp.flags == TcpHeader::ACK,
             Transport::Udp(udp) => merge == Merge::TcpAndUdp && (self.checksum == Checksum::Open || udp.checksum != 0),
         };
-        fit && self.payload_len > 0 && packet.len() <= MAX_PACKET && self.has_right_ip_checksum(packet)
-    }
-
-    /// Whether an IPv4 header verifies. A merged packet gets a right one, so all its parts must have had it.
-    fn has_right_ip_checksum(&self, packet: &[u8]) -> bool {
-        let header = packet.get(..self.transport_offset).unwrap_or_default();
-        self.source.is_ipv6() || Sum::of(header).fold() == 0xffff
+        fit && self.payload_len > 0 && packet.len() <= MAX_PACKET
     }
 
     /// Whether the packet has no identification, or one that means nothing: DF is set (RFC 6864 section 4.1).
@@ -535,6 +539,48 @@ mod tests {
     }
 
     #[test]
+    fn the_oldest_run_goes_first() {
+        // Port 0 gets a second packet and is older all the same; one flow more than there are slots pushes it out.
+        let ports = [0, 1, 0, 2, 3, 4, 5, 6, 7, 8];
+        let specs = ports.map(|port| Spec { port, ..Spec::tcp(0, &[7; 100]) });
+        let mut packets: List<_> = specs.map(|spec| (spec.build(), false)).into();
+        packets[2] = (Spec { port: 0, ..Spec::tcp(100, &[7; 100]) }.build(), false);
+        let writes = gather(Merge::Tcp, &mut packets);
+        let order: List<_> = writes.iter().map(|write| (write.bytes[21], write.parts)).collect();
+        assert_eq!(order, [(0, 2), (1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (6, 1), (7, 1), (8, 1)]);
+        // A slot that was used before holds the youngest run.
+        let ports = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
+        let mut packets: List<_> = ports.map(|port| (Spec { port, ..Spec::tcp(0, &[7; 100]) }.build(), false)).into();
+        let writes = gather(Merge::Tcp, &mut packets);
+        assert_eq!(writes.iter().map(|write| u16::from(write.bytes[21])).collect::<List<_>>(), ports);
+    }
+
+    #[test]
+    fn a_merged_packet_is_no_longer_than_ipv4_can_say() {
+        for v6 in [false, true] {
+            let specs: List<_> = in_order(60, 1400).map(|spec| Spec { v6, ..spec }).collect();
+            let mut packets: List<_> = specs.iter().map(|spec| (spec.build(), false)).collect();
+            let writes = gather(Merge::Tcp, &mut packets);
+            assert_eq!(writes.iter().map(|write| write.parts).collect::<List<_>>(), [46, 14]);
+            assert_eq!(writes.iter().flat_map(kernel).count(), 60);
+        }
+    }
+
+    #[test]
+    fn ip_options_must_agree() {
+        for v6 in [false, true] {
+            let specs: List<_> = in_order(3, 100).map(|spec| Spec { v6, ip_options: 1, ..spec }).collect();
+            let mut packets: List<_> = specs.iter().map(|spec| (spec.build(), false)).collect();
+            assert_eq!(gather(Merge::Tcp, &mut packets.clone()).len(), 1);
+            // Two words of the options change so that the IPv4 checksum stays right.
+            let options = specs[1].ip_header_len() - 4;
+            packets[1].0[options + 1] += 1;
+            packets[1].0[options + 3] = packets[1].0[options + 3].wrapping_sub(1);
+            assert_eq!(gather(Merge::Tcp, &mut packets).len(), 3);
+        }
+    }
+
+    #[test]
     fn what_ends_a_run() {
         let parts_after = |change: &dyn Fn(&mut Spec)| {
             let mut specs: List<_> = in_order(4, 100).collect();
@@ -599,7 +645,7 @@ mod tests {
         let packets: List<_> = specs.map(|spec| (spec.build(), false)).collect();
         assert_eq!(gather(Merge::Tcp, &mut packets.clone()).len(), 70);
         let writes = gather(Merge::TcpAndUdp, &mut packets.clone());
-        assert_eq!(writes.iter().map(|write| write.parts).collect::<List<_>>(), [MAX_DATAGRAMS, 6]);
+        assert_eq!(writes.iter().map(|write| write.parts).collect::<List<_>>(), [MAX_PARTS, 6]);
         assert_eq!(writes[0].header.gso_type, VirtioNetHeader::GSO_UDP_L4);
         let cut: List<_> = writes.iter().flat_map(kernel).collect();
         assert_eq!(cut, packets.iter().map(|(packet, _)| packet.clone()).collect::<List<_>>());
@@ -717,7 +763,7 @@ mod tests {
                 (out, segments.csum_partial())
             };
             let mut packets: List<_> = (0..segments.count()).map(cut).collect();
-            prop_assume!(packets.len() <= if spec.udp { MAX_DATAGRAMS } else { MAX_PARTS });
+            prop_assume!(packets.len() <= MAX_PARTS);
             let merged = packets.len() > 1;
             let writes = gather(Merge::TcpAndUdp, &mut packets);
             prop_assert_eq!(writes.len(), 1);

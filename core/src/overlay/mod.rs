@@ -14,6 +14,8 @@
 //! Lengths and offsets are those that the packet itself proves. What the kernel or a peer claims about them is only
 //! ever compared.
 
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used)]
+
 mod batch;
 mod checksum;
 mod gather;

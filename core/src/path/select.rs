@@ -4,6 +4,7 @@ use core::fmt;
 use core::time::Duration;
 
 use super::{FourTuple, PathSet, PathState};
+use crate::time::Instant;
 
 /// Why the preferred path changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,12 +37,18 @@ impl fmt::Display for SwitchReason {
 /// A path is faster only when it beats the preferred one by a fifth and by this much, so that noise moves nothing.
 const HYSTERESIS: Duration = Duration::from_millis(2);
 
+/// A path is switched to only on a proof that is at most this old; an older one is probed first.
+const PROOF_LIFETIME: Duration = Duration::from_secs(5);
+
 /// Chooses among the usable paths and, when the choice changes, makes it and tells from where to where and why.
-pub(super) fn reselect(set: &mut PathSet) -> Option<(Option<FourTuple>, FourTuple, SwitchReason)> {
+pub(super) fn reselect(set: &mut PathSet, now: Instant) -> Option<(Option<FourTuple>, FourTuple, SwitchReason)> {
     let current = set.preferred().map(|(slot, path)| (slot, path.state, path.rtt.smoothed(), path.addresses));
     let best = set
         .iter()
-        .filter(|(_, path)| path.state == PathState::Usable)
+        .filter(|(slot, path)| {
+            let proven_lately = path.last_proof.is_some_and(|proof| now.since(proof) <= PROOF_LIFETIME);
+            path.state == PathState::Usable && (proven_lately || Some(*slot) == set.preferred_slot())
+        })
         .min_by_key(|(slot, path)| (path.rtt.smoothed().unwrap_or(Duration::MAX), *slot))
         .map(|(slot, path)| (slot, path.rtt.smoothed(), path.addresses));
     let (slot, best_rtt, to) = best?;

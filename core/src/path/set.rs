@@ -14,8 +14,18 @@ pub const MAX_PATHS: usize = 8;
 /// Probes sent on a path that answers none before the path is given up.
 const PROBE_LIMIT: usize = 4;
 
+/// A path that leaves this many probes of one burst unanswered is suspect.
+const SUSPECT_AFTER: usize = 2;
+
 /// First interval between probes of one burst; it doubles.
 const PROBE_INTERVAL: Duration = Duration::from_millis(150);
+
+/// Bytes of a sealed Ping, rounded up. What is sent to an address that a peer has not proven to be its own is at most
+/// [`AMPLIFICATION`] times what came from there (RFC 9000 section 8.2).
+const PING_LEN: u32 = 48;
+
+/// See [`PING_LEN`].
+const AMPLIFICATION: u32 = 3;
 
 /// A path whose smoothed RTT is measured anew this often while data is sent on it.
 const RTT_INTERVAL: Duration = Duration::from_secs(5);
@@ -92,11 +102,15 @@ pub struct Path {
     pub unproven: Option<Unproven>,
     /// The highest counter used on its lane under the current session, if any was.
     pub last_counter: Option<u64>,
+    /// The highest counter of it that a receipt covered.
+    receipted: Option<u64>,
     /// Last use by data of this node.
     pub last_data: Option<Instant>,
     created: Instant,
     probe: Option<Probe>,
     next_rtt: Instant,
+    /// Bytes that may be sent on an unproven path whose address only an arriving datagram gave.
+    credit: Option<u32>,
 }
 
 impl Path {
@@ -108,10 +122,12 @@ impl Path {
             last_proof: None,
             unproven: None,
             last_counter: None,
+            receipted: None,
             last_data: None,
             created: now,
             probe: None,
             next_rtt: now,
+            credit: None,
         }
     }
 
@@ -174,6 +190,11 @@ impl PathSet {
         self.slots.iter_mut().zip(0u8..).filter_map(|(path, slot)| Some((PathSlot(slot), path.as_mut()?)))
     }
 
+    /// The addresses of the paths that were proven, if only once.
+    pub fn proven(&self) -> impl Iterator<Item = FourTuple> {
+        self.iter().filter(|(_, path)| path.last_proof.is_some()).map(|(_, path)| path.addresses)
+    }
+
     /// The path that data goes by. It may be suspect; it is never a mere candidate.
     pub fn preferred(&self) -> Option<(PathSlot, &Path)> {
         let slot = self.preferred?;
@@ -203,16 +224,27 @@ impl PathSet {
     /// Notes that an authenticated datagram arrived by `arrival`, and returns its path. A new address becomes a candidate
     /// and is probed; it changes nothing about where this node sends. The preferred path is probed with it: a peer that
     /// speaks from a new address may have left the old one.
-    pub fn note_arrival(&mut self, now: Instant, arrival: &FourTuple, mut token: impl FnMut() -> u64) -> PathSlot {
+    pub fn note_arrival(
+        &mut self,
+        now: Instant,
+        arrival: &FourTuple,
+        length: usize,
+        mut token: impl FnMut() -> u64,
+    ) -> PathSlot {
+        let earned = AMPLIFICATION.saturating_mul(u32::try_from(length).unwrap_or(u32::MAX));
         if let Some(slot) = self.find(arrival) {
-            if let Some(path) = self.get_mut(slot)
-                && path.addresses.local.is_none()
-            {
-                path.addresses.local = arrival.local;
+            if let Some(path) = self.get_mut(slot) {
+                if path.addresses.local.is_none() {
+                    path.addresses.local = arrival.local;
+                }
+                path.credit = path.credit.map(|credit| credit.saturating_add(earned));
             }
             return slot;
         }
         let slot = self.insert(now, *arrival);
+        if let Some(path) = self.get_mut(slot) {
+            path.credit = Some(earned);
+        }
         self.probe(now, slot, token());
         if let Some(preferred) = self.preferred {
             self.probe(now, preferred, token());
@@ -279,6 +311,13 @@ impl PathSet {
             probe.sent_at[probe.sent] = now;
             probe.next = now + PROBE_INTERVAL * (1 << probe.sent);
             probe.sent += 1;
+            if path.state == PathState::Usable && probe.sent > SUSPECT_AFTER {
+                path.state = PathState::Suspect;
+            }
+            if let Some(credit) = path.credit.as_mut() {
+                let Some(rest) = credit.checked_sub(PING_LEN) else { continue };
+                *credit = rest;
+            }
             return Some(DueProbe { slot, token });
         }
         None
@@ -305,15 +344,18 @@ impl PathSet {
         path.state = PathState::Usable;
         path.last_proof = Some(now);
         path.unproven = None;
+        path.credit = None;
     }
 
     /// Takes in a receipt that covers the lane of `slot` up to `largest`, under the current session.
     pub fn on_receipt(&mut self, now: Instant, slot: PathSlot, largest: u64) {
         let Some(path) = self.get_mut(slot) else { return };
         let Some(last) = path.last_counter else { return };
-        if path.state == PathState::Candidate || largest > last {
+        let is_old = path.receipted.is_some_and(|receipted| largest <= receipted);
+        if path.state == PathState::Candidate || largest > last || is_old {
             return;
         }
+        path.receipted = Some(largest);
         self.prove(now, slot, Proof::Receipt);
         if largest < last
             && let Some(path) = self.get_mut(slot)
@@ -344,6 +386,7 @@ impl PathSet {
     pub fn on_new_session(&mut self) {
         for (_, path) in self.iter_mut() {
             path.last_counter = None;
+            path.receipted = None;
         }
     }
 
@@ -397,12 +440,143 @@ impl PathSet {
     }
 
     /// Chooses the preferred path anew. See [`select`](super::select).
-    pub fn reselect(&mut self) -> Option<(Option<FourTuple>, FourTuple, SwitchReason)> {
-        super::select::reselect(self)
+    pub fn reselect(&mut self, now: Instant) -> Option<(Option<FourTuple>, FourTuple, SwitchReason)> {
+        super::select::reselect(self, now)
     }
 
     /// When this set next wants [`PathSet::poll_probe`] or [`PathSet::check_liveness`] to be called.
     pub fn next_deadline(&self) -> Instant {
         self.iter().map(|(_, path)| path.next_deadline()).min().unwrap_or(Instant::FAR_FUTURE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::path::SocketId;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn at(port: u16) -> FourTuple {
+        FourTuple { socket: SocketId(0), local: None, remote: ([192, 0, 2, 1], port).into() }
+    }
+
+    fn start() -> Instant {
+        Instant::from_millis(1_000)
+    }
+
+    /// A set whose preferred path, at port 1, was proven at `start()` with an RTT of 10 ms.
+    fn proven() -> (PathSet, PathSlot) {
+        let mut set = PathSet::default();
+        let slot = set.insert(start(), at(1));
+        set.prove(start(), slot, Proof::Pong(MS * 10));
+        assert_eq!(set.reselect(start()), Some((None, at(1), SwitchReason::First)));
+        (set, slot)
+    }
+
+    #[test]
+    fn a_new_address_is_a_candidate_and_moves_nothing() {
+        let (mut set, slot) = proven();
+        let new = set.note_arrival(start(), &at(2), 1_000, || 7);
+        assert_eq!(set.get(new).map(|path| path.state), Some(PathState::Candidate));
+        assert_eq!(set.reselect(start()), None);
+        assert_eq!(set.preferred_slot(), Some(slot));
+        // Both are probed: the peer may have left the old address.
+        let probed: Vec<PathSlot, 4> =
+            core::iter::from_fn(|| set.poll_probe(start())).map(|probe| probe.slot).collect();
+        assert_eq!(probed, [slot, new]);
+    }
+
+    #[test]
+    fn only_the_pong_to_a_ping_of_this_path_proves_it() {
+        let (mut set, slot) = proven();
+        let new = set.note_arrival(start(), &at(2), 1_000, || 7);
+        while set.poll_probe(start()).is_some() {}
+        let now = start() + MS * 20;
+        assert_eq!(set.on_pong(now, new, 8, Duration::ZERO), None, "a token that was not sent yet");
+        assert_eq!(set.on_pong(now, PathSlot(5), 7, Duration::ZERO), None, "a path that there is not");
+        assert_eq!(set.on_pong(now, new, 7, MS * 5), Some(MS * 15));
+        assert_eq!(set.on_pong(now, new, 7, Duration::ZERO), None, "the same Pong again");
+        assert_eq!(set.get(new).map(|path| path.state), Some(PathState::Usable));
+        assert_eq!(set.preferred_slot(), Some(slot));
+    }
+
+    #[test]
+    fn an_address_that_a_datagram_gave_is_not_sent_more_than_three_times_what_came() {
+        let (mut set, _) = proven();
+        let new = set.note_arrival(start(), &at(2), 32, || 7);
+        let mut sent = 0;
+        for step in 0..40 {
+            let now = start() + MS * 100 * step;
+            while let Some(probe) = set.poll_probe(now) {
+                sent += u32::from(probe.slot == new) * PING_LEN;
+            }
+        }
+        assert!(sent > 0 && sent <= 3 * 32, "{sent} bytes");
+    }
+
+    #[test]
+    fn silence_makes_a_path_suspect_and_a_proven_one_takes_over() {
+        let (mut set, slot) = proven();
+        let other = set.insert(start(), at(2));
+        set.prove(start(), other, Proof::Pong(MS * 50));
+        assert!(set.on_data_sent(start(), slot, 0, || 1));
+        assert!(!set.on_data_sent(start() + MS, slot, 1, || 1), "the deadline stands already");
+        let patience = set.get(slot).map(Path::patience).unwrap_or_default();
+        set.check_liveness(start() + patience - MS, || 1);
+        assert_eq!(set.reselect(start() + patience - MS), None);
+        set.check_liveness(start() + patience, || 1);
+        let switch = Some((Some(at(1)), at(2), SwitchReason::PathLost));
+        assert_eq!(set.reselect(start() + patience), switch);
+    }
+
+    #[test]
+    fn receipts_prove_and_what_they_leave_open_keeps_the_clock_running() {
+        let (mut set, slot) = proven();
+        set.on_data_sent(start(), slot, 5, || 1);
+        set.on_receipt(start() + MS * 10, slot, 6);
+        assert_eq!(set.unproven_since(), Some(start()), "a receipt for what was never sent");
+        set.on_receipt(start() + MS * 20, slot, 4);
+        assert_eq!(set.unproven_since(), Some(start() + MS * 20));
+        set.on_receipt(start() + MS * 25, slot, 3);
+        assert_eq!(set.unproven_since(), Some(start() + MS * 20), "an older receipt that comes later");
+        set.on_receipt(start() + MS * 30, slot, 5);
+        assert_eq!(set.unproven_since(), None);
+    }
+
+    #[test]
+    fn a_faster_path_must_be_clearly_faster() {
+        let (mut set, _) = proven();
+        let other = set.insert(start(), at(2));
+        set.prove(start(), other, Proof::Pong(MS * 9));
+        assert_eq!(set.reselect(start()), None);
+        for _ in 0..40 {
+            set.prove(start(), other, Proof::Pong(MS * 5));
+        }
+        assert_eq!(set.reselect(start()), Some((Some(at(1)), at(2), SwitchReason::Faster)));
+    }
+
+    #[test]
+    fn probes_end_and_only_the_preferred_path_outlives_them() {
+        let (mut set, slot) = proven();
+        let other = set.insert(start(), at(2));
+        set.probe_all(start(), || 1);
+        for step in 0..40 {
+            while set.poll_probe(start() + MS * 100 * step).is_some() {}
+        }
+        assert!(set.get(other).is_none());
+        assert_eq!(set.get(slot).map(|path| path.state), Some(PathState::Suspect));
+        assert_eq!(set.next_deadline(), Instant::FAR_FUTURE);
+    }
+
+    #[test]
+    fn a_full_set_displaces_candidates_before_proven_paths() {
+        let (mut set, slot) = proven();
+        for port in 2..100 {
+            set.note_arrival(start() + MS * u32::from(port), &at(port), 100, || 1);
+        }
+        assert_eq!(set.iter().count(), MAX_PATHS);
+        assert_eq!(set.preferred_slot(), Some(slot));
+        assert!(set.find(&at(1)).is_some() && set.find(&at(99)).is_some());
     }
 }

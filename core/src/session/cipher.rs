@@ -8,8 +8,7 @@ use chacha20poly1305::ChaCha20Poly1305;
 use chacha20poly1305::aead::array::typenum::consts::{U12, U16, U32};
 use chacha20poly1305::aead::{AeadInOut, KeyInit, KeySizeUser, Nonce, Tag};
 
-/// Bytes of a tag, for every cipher.
-pub const TAG_LEN: usize = 16;
+use crate::wire::TAG_LEN;
 
 /// A cipher of transport traffic. Both sides always know the first; which one a session uses is agreed inside the
 /// handshake, where nobody can downgrade it.

@@ -10,14 +10,11 @@ use core::time::Duration;
 
 use subtle::{Choice, ConstantTimeEq};
 
-use super::keys::{MAC_LEN, MacKey};
+use super::keys::MacKey;
 use crate::rng::Rng;
 use crate::time::Instant;
+use crate::wire::hello::{self, COOKIE_DATAGRAM_LEN, COOKIE_LEN, Mac};
 
-/// Bytes of a cookie.
-pub const COOKIE_LEN: usize = 16;
-/// Bytes of a Cookie envelope's payload: the cookie and a MAC.
-pub const COOKIE_REPLY_LEN: usize = COOKIE_LEN + MAC_LEN;
 /// The secret changes this often. A cookie is good for the rest of its period and the whole next one.
 pub const COOKIE_PERIOD: Duration = Duration::from_secs(120);
 
@@ -37,28 +34,23 @@ impl Cookie {
     }
 
     /// The `cookie_mac` of a Hello: over its header and its payload up to that field, in `parts`.
-    pub fn mac(&self, parts: &[&[u8]]) -> [u8; MAC_LEN] {
+    pub fn mac(&self, parts: &[&[u8]]) -> Mac {
         MacKey::from_slice(&self.0).mac(parts)
     }
 
-    /// The payload of the Cookie envelope that answers a Hello with the MAC `hello_mac`. `key` is the responder's
-    /// [`cookie_key`](super::keys::cookie_key), `header` the Cookie envelope's.
+    /// The datagram that answers a Hello from the sender's index `receiver_index` whose MAC was `hello_mac`. `key` is the
+    /// responder's [`cookie_key`](super::keys::cookie_key).
     ///
-    /// The Hello's MAC in it makes it the answer to that Hello: nobody who has not seen the Hello can make an initiator
-    /// take a wrong cookie.
-    pub fn reply(&self, key: &MacKey, header: &[u8; 16], hello_mac: &[u8; MAC_LEN]) -> [u8; COOKIE_REPLY_LEN] {
-        let mut payload = [0; COOKIE_REPLY_LEN];
-        let (cookie, mac) = payload.split_at_mut(COOKIE_LEN);
-        cookie.copy_from_slice(&self.0);
-        mac.copy_from_slice(&key.mac(&[header, &self.0, hello_mac]));
-        payload
+    /// The Hello's MAC goes into that of the answer: who has not seen the Hello cannot make its sender take a wrong
+    /// cookie.
+    pub fn reply(&self, key: &MacKey, receiver_index: u32, hello_mac: &Mac) -> [u8; COOKIE_DATAGRAM_LEN] {
+        hello::Cookie::encode(receiver_index, &self.0, |covered| key.mac(&[covered, hello_mac]))
     }
 
-    /// The cookie in the payload of a Cookie envelope with `header`, if it answers the Hello whose MAC was `hello_mac`.
-    pub fn from_reply(key: &MacKey, header: &[u8; 16], payload: &[u8], hello_mac: &[u8; MAC_LEN]) -> Option<Cookie> {
-        let (cookie, mac) = payload.split_first_chunk::<COOKIE_LEN>()?;
-        let mac = mac.try_into().ok()?;
-        key.verify(&[header, cookie, hello_mac], mac).then_some(Cookie(*cookie))
+    /// The cookie in `reply`, if it answers the Hello whose MAC was `hello_mac`. `key` is the responder's
+    /// [`cookie_key`](super::keys::cookie_key).
+    pub fn from_reply(key: &MacKey, reply: &hello::Cookie<'_>, hello_mac: &Mac) -> Option<Cookie> {
+        key.verify(&[reply.mac_input, hello_mac], reply.mac).then_some(Cookie(*reply.cookie))
     }
 }
 
@@ -86,14 +78,7 @@ impl CookieJar {
 
     /// Whether `mac` is the [`Cookie::mac`] over `parts` of a Hello, under a cookie that was made for this address in
     /// this period or the one before.
-    pub fn accepts_mac(
-        &self,
-        now: Instant,
-        remote: SocketAddr,
-        socket: u8,
-        parts: &[&[u8]],
-        mac: &[u8; MAC_LEN],
-    ) -> bool {
+    pub fn accepts_mac(&self, now: Instant, remote: SocketAddr, socket: u8, parts: &[&[u8]], mac: &Mac) -> bool {
         self.any_valid(now, remote, socket, |valid| valid.mac(parts).ct_eq(mac))
     }
 
@@ -124,9 +109,7 @@ fn period(now: Instant) -> u64 {
 mod tests {
     use super::*;
     use core::net::{Ipv4Addr, Ipv6Addr};
-    use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
-
-    const HEADER: [u8; 16] = [0x56; 16];
+    use proptest::prelude::{any, prop_assert_eq, proptest};
 
     fn jar() -> CookieJar {
         CookieJar::new(&mut Rng::from_seed([1; 32]))
@@ -181,20 +164,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_reply_answers_one_hello(cookie in any::<[u8; 16]>(), hello_mac in any::<[u8; 16]>(), at in 0usize..64, cut in 0usize..32) {
+        fn a_reply_answers_one_hello(cookie in any::<[u8; 16]>(), hello_mac in any::<[u8; 16]>(), index in any::<u32>(), at in 0usize..64) {
             let (key, cookie) = (MacKey::new(&[3; 32]), Cookie::new(cookie));
-            let payload = cookie.reply(&key, &HEADER, &hello_mac);
-            prop_assert_eq!(Cookie::from_reply(&key, &HEADER, &payload, &hello_mac), Some(cookie));
-            prop_assert_eq!(Cookie::from_reply(&key, &HEADER, &payload[..cut], &hello_mac), None);
+            let mut datagram = cookie.reply(&key, index, &hello_mac);
+            let reply = hello::Cookie::decode(&datagram).unwrap();
+            prop_assert_eq!(reply.header.session(), index);
+            prop_assert_eq!(Cookie::from_reply(&key, &reply, &hello_mac), Some(cookie));
+            prop_assert_eq!(Cookie::from_reply(&MacKey::new(&[4; 32]), &reply, &hello_mac), None);
 
-            let mut parts = (HEADER, payload, hello_mac);
-            match at {
-                0..16 => parts.0[at] ^= 1,
-                16..48 => parts.1[at - 16] ^= 1,
-                _ => parts.2[at - 48] ^= 1,
+            let mut other_mac = hello_mac;
+            match datagram.get_mut(at) {
+                Some(byte) => *byte ^= 1,
+                None => other_mac[at - COOKIE_DATAGRAM_LEN] ^= 1,
             }
-            prop_assert!(Cookie::from_reply(&key, &parts.0, &parts.1, &parts.2).is_none());
-            prop_assert!(Cookie::from_reply(&MacKey::new(&[4; 32]), &HEADER, &payload, &hello_mac).is_none());
+            if let Ok(reply) = hello::Cookie::decode(&datagram) {
+                prop_assert_eq!(Cookie::from_reply(&key, &reply, &other_mac), None);
+            }
         }
     }
 }

@@ -10,14 +10,14 @@ use core::time::Duration;
 use zeroize::Zeroizing;
 
 use super::cookie::Cookie as CookieValue;
-use super::keys::{MacKey, cookie_key, hello_key, transport_key};
-use super::noise::{Claim, Established, Initiator, NoiseError, Parameters, Responder, SharedSecret, StaticKey};
+use super::keys::{MacKey, cookie_key, hello_key};
+use super::noise::{Claim, Initiator, NoiseError, Parameters, Responder, SharedSecret, StaticKey};
 use super::sessions::Agreed;
 use super::{BootId, Cipher, CryptoBackend, Tunnel};
 use crate::config::{NetworkId, NodeConfig};
 use crate::identity::{Identity, PeerId};
 use crate::time::Instant;
-use crate::wire::hello::{COOKIE_DATAGRAM_LEN, NO_COOKIE_MAC, SUITE_IKPSK2};
+use crate::wire::hello::{NO_COOKIE_MAC, SUITE_IKPSK2};
 use crate::wire::{
     Capabilities, Ciphers, Cookie, HEADER_LEN, Header, Hello, HelloAck, HelloAckPayload, HelloError, HelloPayload,
     TlvError, Writer,
@@ -191,9 +191,9 @@ impl Local {
         self.hello_key.verify(&[hello.mac_input], hello.mac)
     }
 
-    /// The Cookie datagram that answers a Hello with this MAC.
-    pub(crate) fn cookie(&self, index: u32, cookie: CookieValue, hello_mac: &[u8; 16]) -> [u8; COOKIE_DATAGRAM_LEN] {
-        Cookie::encode(index, cookie.as_bytes(), |covered| self.cookie_key.mac(&[covered, hello_mac]))
+    /// The key of the MAC in this node's Cookies.
+    pub(crate) fn cookie_key(&self) -> &MacKey {
+        &self.cookie_key
     }
 
     /// Opens the first half of a Hello: whose does it claim to be?
@@ -251,7 +251,7 @@ impl Local {
         let mut ack = alloc::vec![0; HEADER_LEN + noise.len()];
         HelloAck::encode(hello.initiator_index, index, &noise, &mut ack).expect("the buffer is a HelloAck long");
         let agreed = Agreed {
-            tunnel: tunnel(&established, cipher, index, hello.initiator_index, crypto),
+            tunnel: Tunnel::new(&established, cipher, crypto, index, hello.initiator_index),
             cipher,
             remote_boot: hello.payload.boot_id,
             remote_stamp: Some(hello.payload.stamp),
@@ -298,7 +298,7 @@ impl Initiation {
         let cipher = Cipher::from_id(payload.cipher).filter(|cipher| local.ciphers().contains(&cipher.id()));
         let cipher = cipher.ok_or(HandshakeError::Cipher)?;
         Ok(Agreed {
-            tunnel: tunnel(&established, cipher, self.index, payload.index, crypto),
+            tunnel: Tunnel::new(&established, cipher, crypto, self.index, payload.index),
             cipher,
             remote_boot: payload.boot_id,
             remote_stamp: None,
@@ -309,16 +309,8 @@ impl Initiation {
     /// Reads a Cookie that answers this Hello.
     pub(crate) fn read_cookie(&self, peer: &PeerKeys, cookie: &Cookie<'_>) -> Result<CookieValue, HandshakeError> {
         let hello = Hello::decode(&self.datagram)?;
-        if !peer.cookie_key.verify(&[cookie.mac_input, hello.mac], cookie.mac) {
-            return Err(HandshakeError::Mac);
-        }
-        Ok(CookieValue::new(*cookie.cookie))
+        CookieValue::from_reply(&peer.cookie_key, cookie, hello.mac).ok_or(HandshakeError::Mac)
     }
-}
-
-fn tunnel(keys: &Established, cipher: Cipher, local: u32, remote: u32, crypto: &dyn CryptoBackend) -> Tunnel {
-    let (send, receive) = (transport_key(&keys.send, cipher), transport_key(&keys.receive, cipher));
-    Tunnel::new(&send, &receive, cipher, crypto, local, remote)
 }
 
 macro_rules! opaque_debug {

@@ -3,16 +3,14 @@
 use core::fmt;
 
 use blake2::digest::consts::{U16, U32};
-use blake2::digest::{FixedOutput, KeyInit, Mac, Update};
-use blake2::{Blake2s256, Blake2sMac, Digest};
+use blake2::digest::{FixedOutput, KeyInit, Update};
+use blake2::{Blake2s256, Blake2sMac, Digest as _};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::cipher::Cipher;
 use crate::identity::PeerId;
-
-/// Bytes of a message authentication code.
-pub const MAC_LEN: usize = 16;
+use crate::wire::hello::Mac;
 
 /// A key for BLAKE2s-128 in its keyed mode (RFC 7693), wiped when dropped.
 #[derive(Clone)]
@@ -30,16 +28,16 @@ impl MacKey {
     }
 
     /// The code over `parts`, as if they were one slice.
-    pub fn mac(&self, parts: &[&[u8]]) -> [u8; MAC_LEN] {
+    pub fn mac(&self, parts: &[&[u8]]) -> Mac {
         let mut state = self.0.clone();
         for part in parts {
-            Update::update(&mut state, part);
+            state.update(part);
         }
         state.finalize_fixed().into()
     }
 
     /// Whether `mac` is the code over `parts`; takes equally long wherever it differs.
-    pub fn verify(&self, parts: &[&[u8]], mac: &[u8; MAC_LEN]) -> bool {
+    pub fn verify(&self, parts: &[&[u8]], mac: &Mac) -> bool {
         self.mac(parts).ct_eq(mac).into()
     }
 }
@@ -80,7 +78,7 @@ fn network_mac_key(domain: &[u8], responder: &PeerId, network_id: &str, network_
 /// The cipher goes into it, so no key is ever used with two ciphers.
 pub fn transport_key(split_key: &[u8; 32], cipher: Cipher) -> Zeroizing<[u8; 32]> {
     let mac = Blake2sMac::<U32>::new(split_key.into());
-    Zeroizing::new(mac.chain_update(b"vine transport v1").chain_update([cipher.id()]).finalize_fixed().into())
+    Zeroizing::new(mac.chain(b"vine transport v1").chain([cipher.id()]).finalize_fixed().into())
 }
 
 #[cfg(test)]
@@ -141,7 +139,7 @@ mod tests {
         let mac = key.mac(&[b"ab", b"c"]);
         assert!(key.verify(&[b"a", b"bc"], &mac));
         assert!(!key.verify(&[b"abd"], &mac));
-        for at in 0..MAC_LEN {
+        for at in 0..mac.len() {
             let mut wrong = mac;
             wrong[at] ^= 1;
             assert!(!key.verify(&[b"abc"], &wrong));

@@ -7,7 +7,7 @@
 //! - [`noise`]: the handshake pattern, `Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s`;
 //! - [`cipher`]: the ciphers of traffic, and the seam for a faster implementation;
 //! - [`replay`]: each envelope is accepted once;
-//! - [`tunnel`]: one session's keys, counters and windows: seals and opens;
+//! - [`tunnel`]: all of that at work, sealing what goes out and opening what comes in;
 //! - `handshake`: the datagrams of the handshake, and what both sides have agreed on after it;
 //! - `gate`: how many Hellos are answered when many come;
 //! - `sessions`: which session of a peer sends, and which may still receive.
@@ -29,7 +29,7 @@ pub use cipher::{Aead, Cipher, CryptoBackend, RustCrypto};
 pub use cookie::{Cookie, CookieJar};
 pub use replay::ReplayWindow;
 pub use sessions::{BootId, IDLE_REKEY_AFTER, PENDING_LIFETIME, REFUSE_AFTER, REKEY_AFTER, REKEY_GRACE};
-pub use tunnel::{OpenError, Opened, Tunnel};
+pub use tunnel::{Exhausted, LaneReceived, OpenError, Opened, Permit, Reservation, Tunnel};
 
 pub(crate) use gate::{Admission, HelloGate};
 pub(crate) use sessions::{Indices, KeyAge, Pending, Session, Sessions};

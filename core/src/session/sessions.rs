@@ -337,3 +337,96 @@ fn yields(session: &Session, current: &Session, now: Instant, ours_wins: bool) -
         && now.since(current.created) < PENDING_LIFETIME
         && current.initiator == ours_wins
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::RustCrypto;
+    use super::super::noise::Established;
+    use super::*;
+    use zeroize::Zeroizing;
+
+    const NOW: Instant = Instant::from_millis(1_000);
+
+    fn session(index: u32, initiator: bool) -> Session {
+        let key = |n| Zeroizing::new([n; 32]);
+        let established = Established { send: key(1), receive: key(2), hash: [0; 32] };
+        let tunnel = Tunnel::new(&established, Cipher::ChaCha20Poly1305, &RustCrypto, index, 1);
+        let cipher = Cipher::ChaCha20Poly1305;
+        let agreed = Agreed { tunnel, cipher, remote_boot: [0; 16], remote_stamp: None, csum_partial: false };
+        Session::new(agreed, initiator, NOW)
+    }
+
+    fn pending(index: u32) -> Pending {
+        Pending { session: session(index, false), ephemeral: [index as u8; 32], ack: Box::new([]) }
+    }
+
+    fn current(sessions: &Sessions) -> Option<u32> {
+        sessions.current.as_ref().map(Session::index)
+    }
+
+    #[test]
+    fn a_session_that_the_peer_began_sends_only_once_confirmed() {
+        let (mut sessions, mut indices) = (Sessions::default(), Indices::default());
+        sessions.add_pending(pending(1), &mut indices);
+        assert_eq!(current(&sessions), None);
+        assert!(sessions.confirm(1, NOW, true, &mut indices));
+        assert_eq!(current(&sessions), Some(1));
+        assert!(!sessions.confirm(1, NOW, true, &mut indices), "confirmed already");
+    }
+
+    #[test]
+    fn crossing_handshakes_converge_on_the_lower_peer_s_session_in_any_order() {
+        for ours_wins in [true, false] {
+            for ours_first in [true, false] {
+                let (mut sessions, mut indices) = (Sessions::default(), Indices::default());
+                sessions.add_pending(pending(2), &mut indices);
+                sessions.begin(session(1, true), &mut indices);
+                for index in if ours_first { [1, 2] } else { [2, 1] } {
+                    assert!(sessions.confirm(index, NOW, ours_wins, &mut indices));
+                }
+                assert_eq!(current(&sessions), Some(if ours_wins { 1 } else { 2 }), "{ours_wins} {ours_first}");
+                assert!(sessions.get_mut(1).is_some() && sessions.get_mut(2).is_some(), "both still receive");
+            }
+        }
+    }
+
+    #[test]
+    fn a_later_session_is_not_taken_for_a_crossing_one() {
+        let (mut sessions, mut indices) = (Sessions::default(), Indices::default());
+        sessions.begin(session(1, true), &mut indices);
+        sessions.confirm(1, NOW, true, &mut indices);
+        sessions.add_pending(pending(2), &mut indices);
+        assert!(sessions.confirm(2, NOW + PENDING_LIFETIME, true, &mut indices));
+        assert_eq!(current(&sessions), Some(2));
+    }
+
+    #[test]
+    fn unconfirmed_sessions_end_and_the_former_one_sends_again() {
+        let (mut sessions, mut indices) = (Sessions::default(), Indices::default());
+        sessions.begin(session(1, true), &mut indices);
+        sessions.confirm(1, NOW, true, &mut indices);
+        sessions.begin(session(2, true), &mut indices);
+        for index in 3..9 {
+            sessions.add_pending(pending(index), &mut indices);
+        }
+        assert!(sessions.pending(4).is_none() && sessions.pending(5).is_some(), "four at most, the oldest goes");
+        assert_eq!(current(&sessions), Some(2));
+        assert!(!sessions.expire(NOW, &mut indices));
+        assert!(sessions.expire(NOW + PENDING_LIFETIME, &mut indices));
+        assert_eq!(current(&sessions), Some(1));
+        assert!(!sessions.has_pending());
+        assert_eq!(sessions.next_deadline(), Instant::FAR_FUTURE);
+    }
+
+    #[test]
+    fn keys_age_with_use_and_idle_keys_get_a_last_minute() {
+        let mut busy = session(1, true);
+        assert_eq!(busy.key_age(NOW + REKEY_AFTER - Duration::from_secs(1)), KeyAge::Fresh);
+        assert_eq!(busy.key_age(NOW + REKEY_AFTER), KeyAge::Rekey);
+        assert_eq!(busy.key_age(NOW + REFUSE_AFTER), KeyAge::Expired);
+        let mut idle = session(2, true);
+        let late = NOW + Duration::from_secs(1_000);
+        assert_eq!(idle.key_age(late), KeyAge::Rekey);
+        assert_eq!(idle.key_age(late + REKEY_GRACE), KeyAge::Expired);
+    }
+}

@@ -144,7 +144,7 @@ pub struct Record {
 
 /// A datagram under way.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Flight {
+pub(super) struct Flight {
     /// When it arrives.
     pub at: Instant,
     order: u64,

@@ -39,7 +39,7 @@ pub fn overlay_prefixes(host: usize) -> Vec<Prefix> {
 
 /// One packet as the receiving host must see it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Key {
+pub(super) struct Key {
     /// The host that sends.
     pub from: usize,
     /// The host that owns the destination.

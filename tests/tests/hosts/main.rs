@@ -1,6 +1,7 @@
 //! Real daemons on hosts of their own: network namespaces, real TUN devices, real kernels.
 //!
 //! Needs root; `bash scripts/test.sh` runs it with all that it needs.
+#![allow(clippy::unwrap_used, reason = "the whole file is a test")]
 
 mod faults;
 mod pair;

@@ -1,0 +1,31 @@
+//! Sends a flood to a UDP port; see `vine_tests::flood`.
+//!
+//! `flood TARGET RATE SECONDS junk|no-mac` or `flood TARGET RATE SECONDS mac|replay PEER_ID NETWORK_ID [CAPTURED_HELLO]...`;
+//! prints how many datagrams it sent and in how many seconds.
+
+use std::error::Error;
+use std::time::{Duration, Instant};
+
+use vine_core::identity::PeerId;
+use vine_tests::flood::{Load, send};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [target, rate, seconds, kind, rest @ ..] = &args[..] else {
+        return Err("flood TARGET RATE SECONDS junk|no-mac|mac|replay ...".into());
+    };
+    let load = match (kind.as_str(), rest) {
+        ("junk", []) => Load::Junk,
+        ("no-mac", []) => Load::ForgedWithoutMac,
+        ("mac", [peer, network]) => Load::ForgedWithMac(Load::mac_key(&peer.parse::<PeerId>()?, network)),
+        ("replay", [peer, network, files @ ..]) => {
+            let captured = files.iter().map(std::fs::read).collect::<Result<_, _>>()?;
+            Load::Replay(Load::mac_key(&peer.parse::<PeerId>()?, network), captured)
+        }
+        _ => return Err(format!("no such flood: {kind} {rest:?}").into()),
+    };
+    let start = Instant::now();
+    let sent = send(&load, target.parse()?, rate.parse()?, Duration::from_secs_f64(seconds.parse()?))?;
+    println!("{sent} {:.3}", start.elapsed().as_secs_f64());
+    Ok(())
+}
