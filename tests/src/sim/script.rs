@@ -1,8 +1,10 @@
 //! A whole run: a world, what happens to it, and whether it heals. Runs are made from seeds, replayed from text, and shrunk.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::str::FromStr;
+use std::sync::Once;
 use std::time::Duration;
 
 use proptest::strategy::{Strategy, ValueTree};
@@ -14,6 +16,11 @@ use super::heal;
 use super::host::HostSpec;
 use super::op::{Fields, Op, ParseError, Profile, any_ops};
 use super::world::World;
+
+thread_local! {
+    /// Whether a panic of this thread is an answer, and not worth a word of its own.
+    static EXPECTING_PANIC: Cell<bool> = const { Cell::new(false) };
+}
 
 /// What a world is made of: small numbers, so that a line says it all. Masks have a bit for every host.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -210,7 +217,19 @@ impl Script {
     /// # Errors
     /// The rule.
     pub fn try_run(&self) -> Result<Outcome, String> {
-        catch_unwind(AssertUnwindSafe(|| self.run())).map_err(|panic| {
+        static HOOK: Once = Once::new();
+        HOOK.call_once(|| {
+            let usual = take_hook();
+            set_hook(Box::new(move |panic| {
+                if !EXPECTING_PANIC.get() {
+                    usual(panic);
+                }
+            }));
+        });
+        EXPECTING_PANIC.set(true);
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.run()));
+        EXPECTING_PANIC.set(false);
+        outcome.map_err(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words").to_owned()
         })

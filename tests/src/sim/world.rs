@@ -295,6 +295,10 @@ impl World {
             return Err(CommandError::ShutDown);
         }
         self.look_for_forgotten_wakeups(host);
+        self.request(host, command)
+    }
+
+    fn request(&mut self, host: usize, command: Command) -> Result<(), CommandError> {
         let now = self.hosts[host].local(self.now);
         self.trace.note("command", host, now, format!("{command:?}").as_bytes());
         let Some(node) = self.hosts[host].node.as_mut() else { return Err(CommandError::ShutDown) };
@@ -467,10 +471,11 @@ impl World {
         if self.hosts[host].stalled {
             return;
         }
+        self.look_for_forgotten_wakeups(host); // While what the node knows is what the host knows.
         self.hosts[host].peers = peers.into_iter().collect();
         let configs = self.hosts[host].peer_configs(&self.ids);
         if self.hosts[host].node.is_some() {
-            self.command(host, Command::SetPeers(configs)).expect("the simulator's configurations are valid");
+            self.request(host, Command::SetPeers(configs)).expect("the simulator's configurations are valid");
         }
         let machine = &self.hosts[host];
         let allowed = |id: &PeerId| machine.peers.iter().any(|peer| self.ids[*peer] == *id);
@@ -484,11 +489,12 @@ impl World {
         if self.hosts[host].stalled || !self.hosts[host].peers.contains(&peer) {
             return;
         }
+        self.look_for_forgotten_wakeups(host);
         let endpoints = if found { self.network.public_endpoints(peer) } else { Vec::new() };
         self.hosts[host].endpoints.insert(peer, endpoints.clone());
         let command = Command::SetEndpoints { peer: self.ids[peer], endpoints };
         if self.hosts[host].node.is_some() {
-            self.command(host, command).expect("the peer is allowed");
+            self.request(host, command).expect("the peer is allowed");
         }
     }
 
