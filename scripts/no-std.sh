@@ -10,7 +10,7 @@ target_dir=${CARGO_TARGET_DIR:-target}
 
 if [ "$(uname -sm)" = "Linux x86_64" ]; then
   cargo build --locked -p vine-no-std --features program --profile no-std
-  "$target_dir/no-std/vine-no-std" || { echo "no-std: the program exited with $?" >&2; exit 1; }
+  timeout 60 "$target_dir/no-std/vine-no-std" || { echo "no-std: the program exited with $?" >&2; exit 1; }
   echo "no-std: the program linked, ran and exited with 0"
 else
   echo "no-std: the program is written for Linux on x86_64; left out on $(uname -sm)" >&2

@@ -26,7 +26,7 @@ const SLACK_KIB: u64 = 2048;
 
 #[test]
 fn established_and_new_sessions_live_through_floods_of_hellos() {
-    let Some(mut town) = Town::new() else { return };
+    let Some(mut town) = Town::new(TEST) else { return };
     let captured = town.capture_hellos();
     for node in [&mut town.a, &mut town.b] {
         node.up();
@@ -69,7 +69,7 @@ fn established_and_new_sessions_live_through_floods_of_hellos() {
 
 #[test]
 fn hellos_without_the_mac_are_never_answered() {
-    let Some(mut town) = Town::new() else { return };
+    let Some(mut town) = Town::new("hellos_without_the_mac_are_never_answered") else { return };
     town.a.up();
     let counter = town.flooder.count_udp(DAEMON.parse().expect("an address"));
     assert_flooded(town.flood("no-mac", 1, &[]));
@@ -87,8 +87,8 @@ struct Town {
 }
 
 impl Town {
-    fn new() -> Option<Town> {
-        let lab = Lab::open(TEST)?;
+    fn new(test: &str) -> Option<Town> {
+        let lab = Lab::open(test)?;
         let switch = lab.switch("sw");
         let [a, b, d] = [("a", 1), ("b", 2), ("d", 4)].map(|(name, number)| {
             let host = lab.host(name);

@@ -9,7 +9,19 @@ use crate::pair::{Knows, Pair};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn vine_ping(from: &Node, target: &str) -> vine_tests::lab::Finished {
-    from.vine(&["ping", target, "-c", &from.config().to_string_lossy()])
+    let config = from.config();
+    from.vine(&[
+        "ping",
+        target,
+        "--count",
+        "2",
+        "--interval",
+        "0.05",
+        "--timeout",
+        "0.5",
+        "-c",
+        &config.to_string_lossy(),
+    ])
 }
 
 #[test]

@@ -1,0 +1,8 @@
+//! What only Linux has: the TUN driver, rtnetlink, a few socket options.
+//!
+//! A second host is a second folder with the same names in it.
+
+pub(crate) mod network;
+pub(crate) mod socket;
+pub(crate) mod tun;
+pub(crate) mod watch;
