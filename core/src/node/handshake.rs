@@ -122,7 +122,11 @@ impl Node {
         peer.departed = false;
         let session = Session::new(agreed, true, now);
         let local_index = session.index();
-        peer.sessions.begin(session, &mut shared.indices);
+        let ours_wins = shared.local.peer_id() < peer.config.id;
+        if !peer.sessions.begin(session, now, ours_wins, &mut shared.indices) {
+            self.reschedule(index);
+            return Ok(());
+        }
         self.adopt(index, path);
         self.shared.send(Send::HelloFinish { peer: index, index: local_index });
         self.prove_path(index, path);
@@ -160,6 +164,10 @@ impl Node {
                 peer.stamp = stamp;
             }
             peer.greeting = None;
+            // What is still under way would only replace keys that are new.
+            if let Some(initiation) = peer.initiation.take() {
+                shared.indices.release(initiation.index);
+            }
             shared.counters.sessions_established += 1;
             if begun_by_peer {
                 self.adopt(index, path);

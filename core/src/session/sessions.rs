@@ -226,9 +226,17 @@ impl Sessions {
         }
     }
 
-    /// Puts a session that this node began into use: it sends from now on, and is confirmed later.
-    pub(crate) fn begin(&mut self, session: Session, indices: &mut Indices) {
+    /// Puts a session that this node began into use: it sends from now on, and is confirmed later. Returns false, and
+    /// forgets the session, where it crossed one that is in use already and wins over it: the peer will never send under
+    /// the loser, so that it would stay unconfirmed here.
+    #[must_use]
+    pub(crate) fn begin(&mut self, session: Session, now: Instant, ours_wins: bool, indices: &mut Indices) -> bool {
+        if self.current.as_ref().is_some_and(|current| yields(&session, current, now, ours_wins)) {
+            indices.release(session.index());
+            return false;
+        }
         self.make_current(session, indices);
+        true
     }
 
     /// Notes that something authenticated under the session `index`. Returns whether that confirmed it.
