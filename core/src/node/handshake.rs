@@ -262,7 +262,11 @@ impl Node {
     /// Sends the Hello that is under way to every place where the peer may be.
     pub(super) fn send_hello(&mut self, index: PeerIndex) {
         let Some((peer, shared)) = self.peer_mut(index) else { return };
-        let known = peer.paths.proven().chain(peer.heard_at);
+        // Every other Hello leaves the choice of source address to the kernel: the one that a path is pinned to may be gone
+        // without anybody having told.
+        let pinned = peer.greeting.as_ref().is_none_or(|greeting| greeting.attempts % 2 == 1);
+        let pin = |path: FourTuple| FourTuple { local: path.local.filter(|_| pinned), ..path };
+        let known = peer.paths.proven().chain(peer.heard_at).map(pin);
         let configured = peer.config.endpoints.iter().filter_map(|endpoint| shared.path_to(*endpoint));
         let mut places: heapless::Vec<FourTuple, 16> = heapless::Vec::new();
         for place in known.chain(configured) {
