@@ -122,7 +122,11 @@ impl Node {
         peer.departed = false;
         let session = Session::new(agreed, true, now);
         let local_index = session.index();
-        peer.sessions.begin(session, now, &mut shared.indices);
+        let ours_wins = shared.local.peer_id() < peer.config.id;
+        if !peer.sessions.begin(session, now, ours_wins, &mut shared.indices) {
+            self.reschedule(index);
+            return Ok(());
+        }
         self.adopt(index, path);
         self.shared.send(Send::HelloFinish { peer: index, index: local_index });
         self.prove_path(index, path);
@@ -160,6 +164,10 @@ impl Node {
                 peer.stamp = stamp;
             }
             peer.greeting = None;
+            // What is still under way would only replace keys that are new.
+            if let Some(initiation) = peer.initiation.take() {
+                shared.indices.release(initiation.index);
+            }
             shared.counters.sessions_established += 1;
             if begun_by_peer {
                 self.adopt(index, path);
@@ -256,7 +264,11 @@ impl Node {
     pub(super) fn send_hello(&mut self, index: PeerIndex) {
         let (routes, shared) = (&self.routes, &mut self.shared);
         let Some(peer) = self.peers.get(index) else { return };
-        let known = peer.paths.proven().chain(peer.heard_at);
+        // Every other Hello leaves the choice of source address to the kernel: the one that a path is pinned to may be gone
+        // without anybody having told.
+        let pinned = peer.greeting.as_ref().is_none_or(|greeting| greeting.attempts % 2 == 1);
+        let pin = |path: FourTuple| FourTuple { local: path.local.filter(|_| pinned), ..path };
+        let known = peer.paths.proven().chain(peer.heard_at).map(pin);
         // What an overlay range holds is reached through the tunnel that this Hello is to make.
         let configured = peer.config.endpoints.iter().filter(|endpoint| routes.owner_of(endpoint.ip()).is_none());
         let mut places: heapless::Vec<FourTuple, 16> = heapless::Vec::new();

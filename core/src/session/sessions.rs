@@ -235,9 +235,17 @@ impl Sessions {
         }
     }
 
-    /// Puts a session that this node began into use: it sends from now on, and is confirmed later.
-    pub(crate) fn begin(&mut self, session: Session, now: Instant, indices: &mut Indices) {
+    /// Puts a session that this node began into use: it sends from now on, and is confirmed later. Returns false, and
+    /// forgets the session, where it crossed one that is in use already and wins over it: the peer will never send under
+    /// the loser, so that it would stay unconfirmed here.
+    #[must_use]
+    pub(crate) fn begin(&mut self, session: Session, now: Instant, ours_wins: bool, indices: &mut Indices) -> bool {
+        if self.current.as_ref().is_some_and(|current| yields(&session, current, now, ours_wins)) {
+            indices.release(session.index());
+            return false;
+        }
         self.make_current(session, now, indices);
+        true
     }
 
     /// Notes that something authenticated under the session `index`. Returns whether that confirmed it.
@@ -397,7 +405,7 @@ mod tests {
             for ours_first in [true, false] {
                 let (mut sessions, mut indices) = (Sessions::default(), Indices::default());
                 sessions.add_pending(pending(2), &mut indices);
-                sessions.begin(session(1, true), NOW, &mut indices);
+                assert!(sessions.begin(session(1, true), NOW, true, &mut indices));
                 for index in if ours_first { [1, 2] } else { [2, 1] } {
                     assert!(sessions.confirm(index, NOW, ours_wins, &mut indices));
                 }
@@ -410,7 +418,7 @@ mod tests {
     #[test]
     fn a_later_session_is_not_taken_for_a_crossing_one() {
         let (mut sessions, mut indices) = (Sessions::default(), Indices::default());
-        sessions.begin(session(1, true), NOW, &mut indices);
+        assert!(sessions.begin(session(1, true), NOW, true, &mut indices));
         sessions.confirm(1, NOW, true, &mut indices);
         sessions.add_pending(pending(2), &mut indices);
         assert!(sessions.confirm(2, NOW + PENDING_LIFETIME, true, &mut indices));
@@ -420,9 +428,9 @@ mod tests {
     #[test]
     fn unconfirmed_sessions_end_and_the_former_one_sends_again() {
         let (mut sessions, mut indices) = (Sessions::default(), Indices::default());
-        sessions.begin(session(1, true), NOW, &mut indices);
+        assert!(sessions.begin(session(1, true), NOW, true, &mut indices));
         sessions.confirm(1, NOW, true, &mut indices);
-        sessions.begin(session(2, true), NOW, &mut indices);
+        assert!(sessions.begin(session(2, true), NOW, true, &mut indices));
         for index in 3..9 {
             sessions.add_pending(pending(index), &mut indices);
         }
