@@ -246,19 +246,15 @@ impl Peer {
         changed
     }
 
-    /// Whether somebody lately wanted to send to this peer.
-    pub(crate) fn wanted(&self, now: Instant) -> bool {
-        now < self.wanted_until
-    }
-
     /// How long after the `attempts`-th Hello the next one follows.
     pub(crate) fn hello_interval(&self, now: Instant, attempts: u32) -> Duration {
-        let wanted = self.wanted(now) || self.paths.unproven_since().is_some();
+        let used = self.paths.last_data().is_some_and(|last| now.since(last) < DEMAND);
+        let wanted = used || now < self.wanted_until;
         let longest = if wanted { HELLO_INTERVAL_DEMAND } else { HELLO_INTERVAL_IDLE };
         (HELLO_INTERVAL * (1 << attempts.min(10))).min(longest)
     }
 
-    /// The session that sends, with the path it goes by.
+    /// Whether there is a session that sends.
     pub(crate) fn has_session(&self) -> bool {
         self.sessions.current.is_some()
     }
@@ -281,9 +277,14 @@ impl Peer {
         idle
     }
 
+    /// How long data may stay without receipt before the session is in doubt: longer than a slow path takes.
+    fn doubt_after(&self) -> Duration {
+        HELLO_AFTER.max(self.paths.patience())
+    }
+
     /// Whether data has waited so long for a receipt that the session itself is in doubt.
     pub(crate) fn session_in_doubt(&self, now: Instant) -> bool {
-        self.paths.unproven_since().is_some_and(|since| since + HELLO_AFTER <= now)
+        self.paths.unproven_since().is_some_and(|since| since + self.doubt_after() <= now)
     }
 
     /// Whether the peer has been silent for so long that it is to be reported down.
@@ -304,7 +305,7 @@ impl Peer {
     /// The next time that this peer wants [`Node::handle_timeout`](crate::Node::handle_timeout), and what for.
     pub(crate) fn next_deadline(&self) -> (Instant, &'static str) {
         let doubt = match self.paths.unproven_since() {
-            Some(since) if self.greeting.is_none() => since + HELLO_AFTER,
+            Some(since) if self.greeting.is_none() => since + self.doubt_after(),
             Some(since) if self.link == Link::Up => since + DOWN_AFTER,
             _ => Instant::FAR_FUTURE,
         };

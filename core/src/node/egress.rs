@@ -2,7 +2,7 @@
 
 use alloc::vec;
 
-use super::{Instant, Node, PeerIndex, Shared};
+use super::{Instant, Node, PeerIndex, Send, Shared};
 use crate::counters::DropReason;
 use crate::overlay::{Batch, ChecksumMode, Refused, Segments, TunPacket};
 use crate::path::FourTuple;
@@ -84,7 +84,13 @@ impl Node {
                 shared.counters.drop(DropReason::QueueOverflow);
             }
         }
-        peer.want(shared.now);
+        let now = shared.now;
+        if peer.sessions.sender(now).is_some() && peer.paths.preferred_slot().is_some() {
+            // It only stands behind others that are on their way.
+            (0..segments.count()).for_each(|_| shared.send(Send::Packet { peer: index }));
+        } else {
+            peer.want(now);
+        }
         self.reschedule(index);
         Enqueue::Taken
     }
@@ -111,14 +117,9 @@ fn seal(
     let Some((slot, path)) = peer.paths.preferred().map(|(slot, path)| (slot, path.addresses)) else {
         return Err(Obstacle::Wait);
     };
-    let mut changed = false;
-    match session.key_age(now) {
-        KeyAge::Fresh => {}
-        KeyAge::Rekey => {
-            changed = peer.greeting.is_none();
-            peer.greeting.get_or_insert(crate::peer::Greeting::starting(now));
-        }
-        KeyAge::Expired => return Err(Obstacle::Wait),
+    let age = session.key_age(now);
+    if age == KeyAge::Expired {
+        return Err(Obstacle::Wait);
     }
     let mode = if session.csum_partial { ChecksumMode::Partial } else { ChecksumMode::Full };
     let segments = Segments::new(packet, mode);
@@ -150,5 +151,7 @@ fn seal(
     shared.counters.bytes_sent += segments.total_len() as u64;
     peer.tx_bytes += total as u64;
     peer.last_sent = now;
-    Ok(peer.paths.on_data_sent(now, slot, last, || shared.rng.u64()) | changed)
+    // A Hello that is due anyway follows more closely while there is traffic.
+    let hastened = (age == KeyAge::Rekey || peer.greeting.is_some()) && peer.want(now);
+    Ok(peer.paths.on_data_sent(now, slot, last, || shared.rng.u64()) | hastened)
 }

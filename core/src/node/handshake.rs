@@ -180,7 +180,7 @@ impl Node {
             }
         }
         if confirmed {
-            self.report_session(index);
+            self.report_session(index, session);
         }
     }
 
@@ -232,9 +232,10 @@ impl Node {
         }
     }
 
-    fn report_session(&mut self, index: PeerIndex) {
+    /// Reports a confirmed session, unless one that crossed it is used instead.
+    fn report_session(&mut self, index: PeerIndex, session: u32) {
         let Some((peer, shared)) = self.peer_mut(index) else { return };
-        if let Some(session) = peer.sessions.current.as_ref() {
+        if let Some(session) = peer.sessions.current.as_ref().filter(|current| current.index() == session) {
             let restarted = core::mem::take(&mut peer.restarted);
             let (peer, cipher, initiator) = (peer.config.id, session.cipher, session.initiator);
             shared.outbox.report(Event::SessionEstablished { peer, cipher, initiator, restarted });
@@ -261,15 +262,17 @@ impl Node {
 
     /// Sends the Hello that is under way to every place where the peer may be.
     pub(super) fn send_hello(&mut self, index: PeerIndex) {
-        let Some((peer, shared)) = self.peer_mut(index) else { return };
-        // Every other Hello leaves the choice of source address to the kernel: the one that a path is pinned to may be gone
+        let (routes, shared) = (&self.routes, &mut self.shared);
+        let Some(peer) = self.peers.get(index) else { return };
+        // Two of three Hellos leave the choice of source address to the kernel: the one that a path is pinned to may be gone
         // without anybody having told.
-        let pinned = peer.greeting.as_ref().is_none_or(|greeting| greeting.attempts % 2 == 1);
+        let pinned = peer.greeting.as_ref().is_none_or(|greeting| greeting.attempts % 3 == 1);
         let pin = |path: FourTuple| FourTuple { local: path.local.filter(|_| pinned), ..path };
         let known = peer.paths.proven().chain(peer.heard_at).map(pin);
-        let configured = peer.config.endpoints.iter().filter_map(|endpoint| shared.path_to(*endpoint));
+        // What an overlay range holds is reached through the tunnel that this Hello is to make.
+        let configured = peer.config.endpoints.iter().filter(|endpoint| routes.owner_of(endpoint.ip()).is_none());
         let mut places: heapless::Vec<FourTuple, 16> = heapless::Vec::new();
-        for place in known.chain(configured) {
+        for place in known.chain(configured.filter_map(|endpoint| shared.path_to(*endpoint))) {
             if !places.iter().any(|held| held.remote == place.remote && held.socket == place.socket) {
                 // A peer with more places than this is found at one of the first.
                 let _ = places.push(place);

@@ -78,15 +78,14 @@ impl Node {
             Err(error) => return Err(self.on_open_error(index, header.session(), error)),
         };
         let is_current = peer.sessions.current.as_ref().is_some_and(|s| s.confirmed && s.index() == header.session());
-        if !is_current {
+        if !is_current || header.kind() == EnvelopeType::HelloFinish {
             self.on_unconfirmed(index, header, path);
         }
         let (peer, shared) = (self.peers.get_mut(index).ok_or(DropReason::UnknownSession)?, &mut self.shared);
         peer.rx_bytes += length as u64;
         peer.last_received = Some(now);
-        let known = peer.paths.find(&path).is_some();
-        let slot = peer.paths.note_arrival(now, &path, length, || shared.rng.u64());
-        let mut changed = !known || !is_current;
+        let (slot, is_new) = peer.paths.note_arrival(now, &path, length, || shared.rng.u64());
+        let mut changed = is_new || !is_current;
         let result = match Payload::classify(opened.payload) {
             Payload::Empty => Ok(None),
             Payload::Ip(_) => {
@@ -154,7 +153,7 @@ impl Node {
                     }
                 }
                 Message::Close { .. } => {
-                    self.on_close(index);
+                    self.on_close(index, session);
                     return Ok(());
                 }
             }
@@ -162,17 +161,21 @@ impl Node {
         Ok(())
     }
 
-    /// The peer said goodbye: its keys go at once, and it is sought again without hurry.
-    fn on_close(&mut self, index: PeerIndex) {
+    /// The peer said goodbye: its keys go at once, and it is sought again without hurry. A goodbye under former keys is of a
+    /// former life and ends only those.
+    fn on_close(&mut self, index: PeerIndex, session: u32) {
         let Some((peer, shared)) = self.peer_mut(index) else { return };
+        if peer.sessions.current.as_ref().is_none_or(|current| current.index() != session) {
+            peer.sessions.close(session, &mut shared.indices);
+            return;
+        }
         peer.sessions.close_all(&mut shared.indices);
         peer.paths.reset_except(None);
         peer.departed = true;
-        self.set_down(index, DownReason::Closed);
-        let Some((peer, shared)) = self.peer_mut(index) else { return };
         if !peer.config.endpoints.is_empty() {
             peer.greet_later(shared.now);
         }
+        self.set_down(index, DownReason::Closed);
     }
 
     /// Reports a peer down, once.

@@ -66,7 +66,7 @@ impl Node {
         let (peer, shared) = self.peer_mut(index)?;
         let now = shared.now;
         let (slot, path) = peer.paths.preferred().map(|(slot, path)| (slot, path.addresses))?;
-        let session = peer.sessions.current.as_mut()?;
+        let session = peer.sessions.sender(now)?;
         let packet = peer.queue.pop()?;
         let len = packet.len() + OVERHEAD;
         let datagram = scratch.get_mut(..len)?;

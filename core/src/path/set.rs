@@ -221,7 +221,8 @@ impl PathSet {
         self.iter().find(|(_, path)| path.addresses.admits(arrival)).map(|(slot, _)| slot)
     }
 
-    /// Notes that an authenticated datagram arrived by `arrival`, and returns its path. A new address becomes a candidate
+    /// Notes that an authenticated datagram of `length` bytes arrived by `arrival`, and returns its path and whether that is
+    /// new. A new address becomes a candidate
     /// and is probed; it changes nothing about where this node sends. The preferred path is probed with it: a peer that
     /// speaks from a new address may have left the old one.
     pub fn note_arrival(
@@ -230,16 +231,17 @@ impl PathSet {
         arrival: &FourTuple,
         length: usize,
         mut token: impl FnMut() -> u64,
-    ) -> PathSlot {
+    ) -> (PathSlot, bool) {
         let earned = AMPLIFICATION.saturating_mul(u32::try_from(length).unwrap_or(u32::MAX));
         if let Some(slot) = self.find(arrival) {
             if let Some(path) = self.get_mut(slot) {
-                if path.addresses.local.is_none() {
-                    path.addresses.local = arrival.local;
-                }
                 path.credit = path.credit.map(|credit| credit.saturating_add(earned));
+                if path.addresses.local != arrival.local && arrival.local.is_some() {
+                    path.addresses.local = arrival.local;
+                    self.drop_twins();
+                }
             }
-            return slot;
+            return (slot, false);
         }
         let slot = self.insert(now, *arrival);
         if let Some(path) = self.get_mut(slot) {
@@ -249,7 +251,7 @@ impl PathSet {
         if let Some(preferred) = self.preferred {
             self.probe(now, preferred, token());
         }
-        slot
+        (slot, true)
     }
 
     /// Adds a path as a candidate, or finds it. Where the set is full, the least useful path that is not preferred goes.
@@ -410,6 +412,16 @@ impl PathSet {
         self.preferred().and_then(|(_, path)| path.unproven).map(|unproven| unproven.since)
     }
 
+    /// How long the preferred path may have something unreceipted.
+    pub fn patience(&self) -> Duration {
+        self.preferred().map_or(SUSPECT_FLOOR, |(_, path)| path.patience())
+    }
+
+    /// When data was last sent on the preferred path.
+    pub fn last_data(&self) -> Option<Instant> {
+        self.preferred().and_then(|(_, path)| path.last_data)
+    }
+
     /// The latest proof on any path.
     pub fn last_proof(&self) -> Option<Instant> {
         self.iter().filter_map(|(_, path)| path.last_proof).max()
@@ -424,6 +436,22 @@ impl PathSet {
             }
             path.probe = None;
             path.start_probe(now, token());
+        }
+        self.drop_twins();
+    }
+
+    /// Where two slots came to hold one path, keeps the preferred one, or else the first.
+    fn drop_twins(&mut self) {
+        let preferred = self.preferred.map(|slot| usize::from(slot.0));
+        for index in 0..self.slots.len() {
+            let Some(addresses) = self.slots[index].as_ref().map(|path| path.addresses) else { continue };
+            let is_twin = |(other, path): (usize, &Option<Path>)| {
+                let before = Some(other) == preferred || (other < index && Some(index) != preferred);
+                other != index && before && path.as_ref().is_some_and(|path| path.addresses == addresses)
+            };
+            if self.slots.iter().enumerate().any(is_twin) {
+                self.slots[index] = None;
+            }
         }
     }
 
@@ -477,7 +505,7 @@ mod tests {
     #[test]
     fn a_new_address_is_a_candidate_and_moves_nothing() {
         let (mut set, slot) = proven();
-        let new = set.note_arrival(start(), &at(2), 1_000, || 7);
+        let (new, _) = set.note_arrival(start(), &at(2), 1_000, || 7);
         assert_eq!(set.get(new).map(|path| path.state), Some(PathState::Candidate));
         assert_eq!(set.reselect(start()), None);
         assert_eq!(set.preferred_slot(), Some(slot));
@@ -490,7 +518,7 @@ mod tests {
     #[test]
     fn only_the_pong_to_a_ping_of_this_path_proves_it() {
         let (mut set, slot) = proven();
-        let new = set.note_arrival(start(), &at(2), 1_000, || 7);
+        let (new, _) = set.note_arrival(start(), &at(2), 1_000, || 7);
         while set.poll_probe(start()).is_some() {}
         let now = start() + MS * 20;
         assert_eq!(set.on_pong(now, new, 8, Duration::ZERO), None, "a token that was not sent yet");
@@ -504,7 +532,7 @@ mod tests {
     #[test]
     fn an_address_that_a_datagram_gave_is_not_sent_more_than_three_times_what_came() {
         let (mut set, _) = proven();
-        let new = set.note_arrival(start(), &at(2), 32, || 7);
+        let (new, _) = set.note_arrival(start(), &at(2), 32, || 7);
         let mut sent = 0;
         for step in 0..40 {
             let now = start() + MS * 100 * step;
@@ -567,6 +595,22 @@ mod tests {
         assert!(set.get(other).is_none());
         assert_eq!(set.get(slot).map(|path| path.state), Some(PathState::Suspect));
         assert_eq!(set.next_deadline(), Instant::FAR_FUTURE);
+    }
+
+    #[test]
+    fn a_path_whose_local_address_changes_into_another_s_is_one_path() {
+        let pinned = |ip: [u8; 4]| FourTuple { local: Some(ip.into()), ..at(1) };
+        let (old, new) = (pinned([10, 0, 0, 1]), pinned([10, 0, 0, 2]));
+        let mut set = PathSet::default();
+        let slot = set.insert(start(), old);
+        set.prove(start(), slot, Proof::Handshake);
+        set.reselect(start());
+        let (other, _) = set.note_arrival(start(), &new, 100, || 1);
+        assert_ne!(slot, other);
+        set.on_network_change(start(), &["10.0.0.2".parse().unwrap()], || 2);
+        assert_eq!(set.note_arrival(start(), &new, 100, || 3), (slot, false));
+        assert_eq!(set.iter().count(), 1);
+        assert_eq!(set.preferred().map(|(_, path)| path.addresses), Some(new));
     }
 
     #[test]

@@ -65,6 +65,8 @@ pub(crate) struct Session {
     refuse_at: Option<Instant>,
     /// The next repeat of HelloFinish and the interval after it.
     finish: Option<(Instant, Duration)>,
+    /// When another session took its place.
+    retired: Option<Instant>,
     /// Until when an unconfirmed session is kept.
     pub(crate) unconfirmed_until: Instant,
 }
@@ -104,6 +106,7 @@ impl Session {
             rekey_at: now + REKEY_AFTER + delay,
             refuse_at: None,
             finish: initiator.then_some((now + FINISH_INTERVAL, FINISH_INTERVAL * 2)),
+            retired: None,
             unconfirmed_until: now + PENDING_LIFETIME,
         }
     }
@@ -140,7 +143,7 @@ impl Session {
 
     fn next_deadline(&self) -> Instant {
         if self.confirmed {
-            return Instant::FAR_FUTURE;
+            return self.retired.map_or(Instant::FAR_FUTURE, |retired| retired + REFUSE_AFTER);
         }
         self.finish.map_or(self.unconfirmed_until, |(next, _)| next.min(self.unconfirmed_until))
     }
@@ -201,6 +204,12 @@ impl Sessions {
         standing.chain(self.pending.iter_mut().map(|p| &mut p.session)).find(|session| session.index() == index)
     }
 
+    /// The session that may seal data now.
+    pub(crate) fn sender(&mut self, now: Instant) -> Option<&mut Session> {
+        let current = self.current.as_mut()?;
+        (current.key_age(now) != KeyAge::Expired).then_some(current)
+    }
+
     /// Whether a session that the peer began waits for its confirmation.
     pub(crate) fn has_pending(&self) -> bool {
         !self.pending.is_empty()
@@ -235,7 +244,7 @@ impl Sessions {
             indices.release(session.index());
             return false;
         }
-        self.make_current(session, indices);
+        self.make_current(session, now, indices);
         true
     }
 
@@ -248,9 +257,9 @@ impl Sessions {
             let mut session = self.pending.remove(position).session;
             session.confirmed = true;
             if self.current.as_ref().is_some_and(|current| yields(&session, current, now, ours_wins)) {
-                self.set_previous(session, indices);
+                self.set_previous(session, now, indices);
             } else {
-                self.make_current(session, indices);
+                self.make_current(session, now, indices);
             }
             return true;
         }
@@ -262,21 +271,23 @@ impl Sessions {
         session.confirmed = true;
         match self.current.take_if(|current| !yields(&session, current, now, ours_wins)) {
             Some(current) => {
-                self.previous = Some(current);
+                session.retired = None;
                 self.current = Some(session);
+                self.set_previous(current, now, indices);
             }
-            None => self.previous = Some(session),
+            None => self.set_previous(session, now, indices),
         }
         true
     }
 
-    fn make_current(&mut self, session: Session, indices: &mut Indices) {
+    fn make_current(&mut self, session: Session, now: Instant, indices: &mut Indices) {
         if let Some(former) = self.current.replace(session) {
-            self.set_previous(former, indices);
+            self.set_previous(former, now, indices);
         }
     }
 
-    fn set_previous(&mut self, session: Session, indices: &mut Indices) {
+    fn set_previous(&mut self, mut session: Session, now: Instant, indices: &mut Indices) {
+        session.retired = Some(now);
         if let Some(former) = self.previous.replace(session) {
             indices.release(former.index());
         }
@@ -289,7 +300,10 @@ impl Sessions {
             indices.release(self.pending.remove(position).session.index());
         }
         let unconfirmed = |session: &mut Session| !session.confirmed && session.unconfirmed_until <= now;
-        if let Some(previous) = self.previous.take_if(unconfirmed) {
+        let over = |session: &mut Session| {
+            unconfirmed(session) || session.retired.is_some_and(|retired| retired + REFUSE_AFTER <= now)
+        };
+        if let Some(previous) = self.previous.take_if(over) {
             indices.release(previous.index());
         }
         match self.current.take_if(unconfirmed) {
@@ -297,6 +311,9 @@ impl Sessions {
             Some(failed) => {
                 indices.release(failed.index());
                 self.current = self.previous.take();
+                if let Some(session) = self.current.as_mut() {
+                    session.retired = None;
+                }
                 true
             }
         }
@@ -388,7 +405,7 @@ mod tests {
             for ours_first in [true, false] {
                 let (mut sessions, mut indices) = (Sessions::default(), Indices::default());
                 sessions.add_pending(pending(2), &mut indices);
-                sessions.begin(session(1, true), &mut indices);
+                sessions.begin(session(1, true), NOW, &mut indices);
                 for index in if ours_first { [1, 2] } else { [2, 1] } {
                     assert!(sessions.confirm(index, NOW, ours_wins, &mut indices));
                 }
@@ -401,7 +418,7 @@ mod tests {
     #[test]
     fn a_later_session_is_not_taken_for_a_crossing_one() {
         let (mut sessions, mut indices) = (Sessions::default(), Indices::default());
-        sessions.begin(session(1, true), &mut indices);
+        sessions.begin(session(1, true), NOW, &mut indices);
         sessions.confirm(1, NOW, true, &mut indices);
         sessions.add_pending(pending(2), &mut indices);
         assert!(sessions.confirm(2, NOW + PENDING_LIFETIME, true, &mut indices));
@@ -411,9 +428,9 @@ mod tests {
     #[test]
     fn unconfirmed_sessions_end_and_the_former_one_sends_again() {
         let (mut sessions, mut indices) = (Sessions::default(), Indices::default());
-        sessions.begin(session(1, true), &mut indices);
+        sessions.begin(session(1, true), NOW, &mut indices);
         sessions.confirm(1, NOW, true, &mut indices);
-        sessions.begin(session(2, true), &mut indices);
+        sessions.begin(session(2, true), NOW, &mut indices);
         for index in 3..9 {
             sessions.add_pending(pending(index), &mut indices);
         }

@@ -5,10 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::TryStreamExt;
 use nix::errno::Errno;
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkMessage};
 use rtnetlink::packet_route::route::{
@@ -175,8 +176,13 @@ impl Existing {
         if table != u32::from(RouteHeader::RT_TABLE_MAIN) || header.flags.contains(RouteFlags::Cloned) {
             return None;
         }
-        // A default route has no destination, and nothing of ours is in its way: more specific ones win.
-        let prefix = Prefix::containing(destination?, header.destination_prefix_length).ok()?;
+        // A default route names no destination.
+        let destination = destination.unwrap_or(match header.address_family {
+            AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            _ => return None,
+        });
+        let prefix = Prefix::containing(destination, header.destination_prefix_length).ok()?;
         Some(Existing { prefix, interface, protocol: header.protocol })
     }
 }
