@@ -164,6 +164,7 @@ impl Node {
                 peer.stamp = stamp;
             }
             peer.greeting = None;
+            peer.departed = false;
             // What is still under way would only replace keys that are new.
             if let Some(initiation) = peer.initiation.take() {
                 shared.indices.release(initiation.index);
@@ -226,7 +227,7 @@ impl Node {
             }
         }
         let confirmed = peer.sessions.current.as_ref().is_some_and(|session| session.confirmed);
-        if usable && confirmed && peer.link == Link::Down && peer.paths.unproven_since().is_none() {
+        if usable && confirmed && peer.link == Link::Down && peer.is_answering(shared.now) {
             peer.link = Link::Up;
             shared.outbox.report(Event::PeerUp { peer: peer.config.id });
         }
