@@ -15,5 +15,7 @@ fn hello_world() {
     println!("{:?} {:?}", world.ledger.tally(0, 1), world.ledger.tally(1, 0));
     world.run_for(Duration::from_secs(100));
     println!("{}", world.network.records.iter().filter(|r| r.at > mark).count());
-    for host in &world.hosts { println!("{:?}", host.running().counters()); }
+    for host in &world.hosts {
+        println!("{:?}", host.running().counters());
+    }
 }

@@ -109,10 +109,12 @@ impl World {
         };
         let forged = match *op {
             Op::Replay { which, origin: Origin::Same } => captured(which),
-            Op::Replay { which, origin: Origin::Ghost } => captured(which)
-                .map(|seen| Captured { source: ghost(Family::of(&seen.destination)), ..seen }),
-            Op::Reflect { which } => captured(which)
-                .map(|seen| Captured { source: seen.destination, destination: seen.source, ..seen }),
+            Op::Replay { which, origin: Origin::Ghost } => {
+                captured(which).map(|seen| Captured { source: ghost(Family::of(&seen.destination)), ..seen })
+            }
+            Op::Reflect { which } => {
+                captured(which).map(|seen| Captured { source: seen.destination, destination: seen.source, ..seen })
+            }
             Op::Garble { which, bit } => captured(which).map(|mut seen| {
                 let bit = usize::from(bit) % (seen.bytes.len() * 8);
                 seen.bytes[bit / 8] ^= 1 << (bit % 8);

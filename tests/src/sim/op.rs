@@ -29,7 +29,8 @@ pub(super) struct Fields<'a>(Vec<(&'a str, &'a str)>);
 
 impl<'a> Fields<'a> {
     pub(super) fn new(words: impl Iterator<Item = &'a str>) -> Result<Fields<'a>, ParseError> {
-        let pair = |word: &'a str| word.split_once('=').ok_or_else(|| ParseError(format!("{word:?} is not field=value")));
+        let pair =
+            |word: &'a str| word.split_once('=').ok_or_else(|| ParseError(format!("{word:?} is not field=value")));
         words.map(pair).collect::<Result<_, _>>().map(Fields)
     }
 

@@ -90,14 +90,24 @@ pub struct Ledger {
 
 impl Ledger {
     /// Makes packets of a kind and remembers them as sent.
-    pub fn make(&mut self, now: Instant, from: usize, to: usize, kind: Traffic, len: usize, count: usize) -> Vec<Offered> {
+    pub fn make(
+        &mut self,
+        now: Instant,
+        from: usize,
+        to: usize,
+        kind: Traffic,
+        len: usize,
+        count: usize,
+    ) -> Vec<Offered> {
         let (len, count) = (len.clamp(8, MAX_PAYLOAD), count.max(1));
         let batched = count.min(MAX_PAYLOAD / len).max(1);
         match kind {
-            Traffic::Udp4 | Traffic::Udp6 => (0..count)
-                .map(|_| self.datagrams(now, from, to, kind == Traffic::Udp6, len, 1))
-                .collect(),
-            Traffic::Raw4 | Traffic::Raw6 => (0..count).map(|_| self.raw(now, from, to, kind == Traffic::Raw6, len)).collect(),
+            Traffic::Udp4 | Traffic::Udp6 => {
+                (0..count).map(|_| self.datagrams(now, from, to, kind == Traffic::Udp6, len, 1)).collect()
+            }
+            Traffic::Raw4 | Traffic::Raw6 => {
+                (0..count).map(|_| self.raw(now, from, to, kind == Traffic::Raw6, len)).collect()
+            }
             Traffic::Uso4 => vec![self.datagrams(now, from, to, false, len, batched)],
             Traffic::Tcp4 | Traffic::Tcp6 => vec![self.stream(now, from, to, kind == Traffic::Tcp6, len, batched)],
         }
@@ -212,7 +222,9 @@ impl Ledger {
         assert!(!sent.delivered, "a packet arrives twice: {key:?}");
         assert_eq!(sent.payload, seen.payload.len(), "another length: {key:?}");
         let expected: Vec<u8> = match key.protocol {
-            TCP => (0..sent.payload).map(|at| stream_byte(key.from, key.to, (key.id as u32).wrapping_add(at as u32))).collect(),
+            TCP => (0..sent.payload)
+                .map(|at| stream_byte(key.from, key.to, (key.id as u32).wrapping_add(at as u32)))
+                .collect(),
             _ => numbered(key.id, sent.payload),
         };
         assert!(expected == seen.payload, "another payload: {key:?}");
@@ -246,12 +258,13 @@ impl Seen<'_> {
         if protocol != RAW {
             assert_eq!(transport_sum(packet), 0xffff, "a wrong transport checksum");
         }
-        let payload = &packet[start + match protocol {
-            UDP => 8,
-            TCP => 20,
-            RAW => 0,
-            other => panic!("nobody sends protocol {other}"),
-        }..];
+        let payload = &packet[start
+            + match protocol {
+                UDP => 8,
+                TCP => 20,
+                RAW => 0,
+                other => panic!("nobody sends protocol {other}"),
+            }..];
         let id = match protocol {
             TCP => u64::from(u32::from_be_bytes(bytes_at(packet, start + 4))),
             _ => u64::from_be_bytes(bytes_at(payload, 0)),
@@ -275,7 +288,8 @@ fn offload(packet: &mut [u8], open: bool, gso_type: u8, size: usize) -> [u8; Vir
     packet[start + offset..start + offset + 2].copy_from_slice(&pseudo.to_be_bytes());
     let gso_size = if gso_type == VirtioNetHeader::GSO_NONE { 0 } else { size as u16 };
     let (csum_start, csum_offset) = (start as u16, offset as u16);
-    VirtioNetHeader { flags: VirtioNetHeader::NEEDS_CSUM, gso_type, hdr_len: 0, gso_size, csum_start, csum_offset }.encode()
+    VirtioNetHeader { flags: VirtioNetHeader::NEEDS_CSUM, gso_type, hdr_len: 0, gso_size, csum_start, csum_offset }
+        .encode()
 }
 
 fn udp_packet(addresses: (IpAddr, IpAddr), payload: &[u8]) -> Vec<u8> {

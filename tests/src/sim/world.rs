@@ -537,7 +537,8 @@ impl World {
 
     /// Takes what the present lives and the network counted into the coverage, at the end.
     pub fn count_all(&mut self) {
-        let lives: Vec<Counters> = self.hosts.iter().filter_map(|h| Some(h.node.as_ref()?.counters().clone())).collect();
+        let lives: Vec<Counters> =
+            self.hosts.iter().filter_map(|h| Some(h.node.as_ref()?.counters().clone())).collect();
         lives.iter().for_each(|counters| self.count(counters));
         let labels = ["link: lost", "link: duplicated", "link: reordered", "link: corrupted"];
         for (label, times) in labels.into_iter().zip(self.network.damage) {
