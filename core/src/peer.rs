@@ -6,7 +6,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use crate::config::PeerConfig;
-use crate::path::{FourTuple, PathSet, PathSlot};
+use crate::path::{FourTuple, PathSet, PathSlot, PathState};
 use crate::session::handshake::{Initiation, PeerKeys};
 use crate::session::{BootId, Sessions};
 use crate::time::Instant;
@@ -290,6 +290,13 @@ impl Peer {
     /// Whether the peer has been silent for so long that it is to be reported down.
     pub(crate) fn is_lost(&self, now: Instant) -> bool {
         self.link == Link::Up && self.paths.unproven_since().is_some_and(|since| since + DOWN_AFTER <= now)
+    }
+
+    /// Whether the preferred path works as far as is known. There may well be something unreceipted: where packets follow
+    /// each other closely there always is.
+    pub(crate) fn is_answering(&self, now: Instant) -> bool {
+        let usable = self.paths.preferred().is_some_and(|(_, path)| path.state == PathState::Usable);
+        usable && self.paths.unproven_since().is_none_or(|since| now < since + DOWN_AFTER)
     }
 
     /// Makes room for one more Ping of the operator.

@@ -164,6 +164,7 @@ impl Node {
                 peer.stamp = stamp;
             }
             peer.greeting = None;
+            peer.departed = false;
             // What is still under way would only replace keys that are new.
             if let Some(initiation) = peer.initiation.take() {
                 shared.indices.release(initiation.index);
@@ -226,7 +227,7 @@ impl Node {
             }
         }
         let confirmed = peer.sessions.current.as_ref().is_some_and(|session| session.confirmed);
-        if usable && confirmed && peer.link == Link::Down && peer.paths.unproven_since().is_none() {
+        if usable && confirmed && peer.link == Link::Down && peer.is_answering(shared.now) {
             peer.link = Link::Up;
             shared.outbox.report(Event::PeerUp { peer: peer.config.id });
         }
@@ -264,9 +265,9 @@ impl Node {
     pub(super) fn send_hello(&mut self, index: PeerIndex) {
         let (routes, shared) = (&self.routes, &mut self.shared);
         let Some(peer) = self.peers.get(index) else { return };
-        // Every other Hello leaves the choice of source address to the kernel: the one that a path is pinned to may be gone
+        // Two of three Hellos leave the choice of source address to the kernel: the one that a path is pinned to may be gone
         // without anybody having told.
-        let pinned = peer.greeting.as_ref().is_none_or(|greeting| greeting.attempts % 2 == 1);
+        let pinned = peer.greeting.as_ref().is_none_or(|greeting| greeting.attempts % 3 == 1);
         let pin = |path: FourTuple| FourTuple { local: path.local.filter(|_| pinned), ..path };
         let known = peer.paths.proven().chain(peer.heard_at).map(pin);
         // What an overlay range holds is reached through the tunnel that this Hello is to make.

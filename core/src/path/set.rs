@@ -1,6 +1,7 @@
 //! The paths of one peer: their proof, their liveness and the probes that are due.
 
 use core::net::IpAddr;
+use core::ops::Range;
 use core::time::Duration;
 
 use heapless::Vec;
@@ -32,6 +33,9 @@ const RTT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Shortest time without a receipt before a path is suspected (DESIGN section 5: failover).
 const SUSPECT_FLOOR: Duration = Duration::from_millis(200);
+
+/// Longest time without a receipt before a path is suspected: twice what it ever took at best, within these bounds.
+const PATIENCE_LIMIT: Range<Duration> = Duration::from_secs(1)..Duration::from_secs(3);
 
 /// Margin above the RTT: a receiver may hold a receipt for this long.
 const RECEIPT_DELAY: Duration = Duration::from_millis(50);
@@ -133,8 +137,10 @@ impl Path {
 
     /// How long something may stay without receipt before the path is suspected.
     pub fn patience(&self) -> Duration {
-        let srtt = self.rtt.smoothed().unwrap_or(Duration::from_millis(100));
-        (srtt + self.rtt.variation() * 4 + RECEIPT_DELAY).max(SUSPECT_FLOOR)
+        let (smoothed, minimum) = (self.rtt.smoothed().unwrap_or(Duration::from_millis(100)), self.rtt.minimum());
+        // One sample of a host that slept says nothing of the path: it may not buy a dead path more than this.
+        let longest = (minimum * 2).clamp(PATIENCE_LIMIT.start, PATIENCE_LIMIT.end);
+        (smoothed + self.rtt.variation() * 4 + RECEIPT_DELAY).min(longest).max(SUSPECT_FLOOR)
     }
 
     /// Begins a burst of probes with `token`, unless one is running.

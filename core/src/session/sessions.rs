@@ -333,10 +333,15 @@ impl Sessions {
 
     /// Closes every session.
     pub(crate) fn close_all(&mut self, indices: &mut Indices) {
-        let standing = self.current.take().into_iter().chain(self.previous.take());
-        standing.for_each(|session| indices.release(session.index()));
+        self.close_standing(indices);
         self.pending.iter().for_each(|pending| indices.release(pending.session.index()));
         self.pending.clear();
+    }
+
+    /// Closes the sessions that send or have sent, but none that the peer began and that waits for its confirmation.
+    pub(crate) fn close_standing(&mut self, indices: &mut Indices) {
+        let standing = self.current.take().into_iter().chain(self.previous.take());
+        standing.for_each(|session| indices.release(session.index()));
     }
 
     /// The sessions whose HelloFinish is to be repeated now.

@@ -47,6 +47,8 @@ pub struct Setup {
     pub offload: u8,
     /// Who prefers AES.
     pub aes: u8,
+    /// Some datagrams are still lost when all other faults have ended.
+    pub lossy: bool,
 }
 
 /// A world and what happens to it. As text it is the line of the [`Setup`], then one line for each [`Op`]; lines that begin
@@ -74,7 +76,20 @@ impl Setup {
     /// Two hosts with IPv4 that find each other.
     pub fn pair(seed: u64) -> Setup {
         let (v4, finds) = (u8::MAX, u16::MAX);
-        Setup { seed, hosts: 2, real: false, keyed: false, v4, v6: 0, nat: 0, restricted: 0, finds, offload: 0, aes: 0 }
+        Setup {
+            seed,
+            hosts: 2,
+            real: false,
+            keyed: false,
+            v4,
+            v6: 0,
+            nat: 0,
+            restricted: 0,
+            finds,
+            offload: 0,
+            aes: 0,
+            lossy: false,
+        }
     }
 
     /// The world of `seed`.
@@ -97,6 +112,7 @@ impl Setup {
             finds: u16::from(often(&mut any)) << 8 | u16::from(often(&mut any)),
             offload: often(&mut any),
             aes: any(),
+            lossy: seed % 2 == 1,
         }
     }
 
@@ -132,9 +148,9 @@ impl Setup {
 
 impl fmt::Display for Setup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Setup { seed, hosts, real, keyed, v4, v6, nat, restricted, finds, offload, aes } = self;
+        let Setup { seed, hosts, real, keyed, v4, v6, nat, restricted, finds, offload, aes, lossy } = self;
         write!(f, "world seed={seed} hosts={hosts} real={real} keyed={keyed} v4={v4} v6={v6} nat={nat} ")?;
-        write!(f, "restricted={restricted} finds={finds} offload={offload} aes={aes}")
+        write!(f, "restricted={restricted} finds={finds} offload={offload} aes={aes} lossy={lossy}")
     }
 }
 
@@ -159,6 +175,7 @@ impl FromStr for Setup {
             finds: fields.take("finds")?,
             offload: fields.take("offload")?,
             aes: fields.take("aes")?,
+            lossy: fields.take("lossy")?,
         };
         fields.finish().map(|()| setup)
     }
@@ -206,8 +223,8 @@ impl Script {
             }
             world.apply(op);
         }
-        heal::heal(&mut world);
-        heal::check(&mut world);
+        heal::heal(&mut world, self.setup.lossy);
+        heal::check(&mut world, self.setup.lossy);
         world.count_all();
         Outcome { digest: world.trace.digest(), entries: world.trace.entries(), coverage: world.coverage }
     }
