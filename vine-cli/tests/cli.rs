@@ -87,7 +87,7 @@ impl Said {
 
     #[track_caller]
     fn exits(&self, code: i32) -> &Said {
-        assert_eq!(self.code, Some(code), "{self:#?}");
+        assert_eq!(self.code, Some(code), "vine {}: {self:#?}", self.args);
         assert!(!self.stderr.contains("panicked"), "{self:#?}");
         self
     }
