@@ -204,6 +204,11 @@ pub(crate) fn seconds(seconds: f64) -> String {
     }
 }
 
+/// `1 peer`, `2 peers`.
+pub(crate) fn count(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
 /// A count of bytes as people say it.
 pub(crate) fn bytes(count: u64) -> String {
     let mut value = count as f64;

@@ -119,7 +119,8 @@ fn path(base: &Path, text: &str) -> Result<PathBuf, String> {
     if text.is_empty() || text.contains('\0') {
         return Err("this is no path".to_owned());
     }
-    Ok(base.join(text))
+    // Without the `.` in the middle that relative paths bring along.
+    Ok(base.join(text).components().collect())
 }
 
 fn listen(faults: &mut Faults, node: &mut Section<'_>) -> Vec<At<SocketAddr>> {
