@@ -20,7 +20,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::broadcast::error::RecvError;
 use vine_core::{Event, Identity};
-use vine_tokio::{Engine, EngineHandle};
+use vine_tokio::{BindError, Engine, EngineHandle, NetworkError, StartError, TunError};
 
 use crate::cli::RunArgs;
 use crate::config::{self, Config};
@@ -95,7 +95,7 @@ async fn serve(config: Config, identity: Identity, socket: &ControlSocket, log: 
     let name = config.node.name.clone();
     let peer_id = identity.peer_id();
     let started = Engine::start(engine::start_of(&config, identity)).await;
-    let engine = started.map_err(|error| Failure::failed("not_started", error))?;
+    let engine = started.map_err(|error| not_started(&error))?;
     let listen: Vec<String> = engine.local_addrs().iter().map(|address| format!("udp://{address}")).collect();
     tracing::info!(
         name,
@@ -122,6 +122,17 @@ async fn serve(config: Config, identity: Identity, socket: &ControlSocket, log: 
     reporter.abort();
     tracing::info!("vine is down");
     result
+}
+
+fn not_started(error: &StartError) -> Failure {
+    match error {
+        StartError::Tun(TunError::NotPermitted(_))
+        | StartError::Bind(BindError::NotPermitted(_))
+        | StartError::Network(NetworkError::NotPermitted(_)) => {
+            Failure::failed("permission_denied", format!("no permission: {error}"))
+        }
+        _ => Failure::failed("not_started", error),
+    }
 }
 
 /// Waits for the end, doing on the way what signals and systemd ask for.
