@@ -138,7 +138,7 @@ fn not_started(error: &StartError) -> Failure {
 /// Waits for the end, doing on the way what signals and systemd ask for.
 async fn watch(engine: &EngineHandle, service: &Service, signals: &mut Signals) -> Outcome {
     // Half the time, as sd_watchdog_enabled(3) advises.
-    let watchdog = sd_notify::watchdog_enabled().map(|timeout| timeout / 2);
+    let mut watchdog = sd_notify::watchdog_enabled().map(|timeout| tokio::time::interval(timeout / 2));
     loop {
         tokio::select! {
             _ = signals.terminate.recv() => {
@@ -155,7 +155,12 @@ async fn watch(engine: &EngineHandle, service: &Service, signals: &mut Signals) 
             }
             _ = signals.hangup.recv() => reload(service).await,
             _ = signals.snapshot.recv() => snapshot(service).await,
-            () = pause(watchdog) => notify(&[NotifyState::Watchdog]),
+            () = tick(&mut watchdog) => {
+                // What is alive is an engine that answers, and not this loop alone.
+                if service.status().await.is_ok() {
+                    notify(&[NotifyState::Watchdog]);
+                }
+            }
             exit = engine.ended() => {
                 return Err(Failure::failed("stopped", format!("the node stopped: {exit}")));
             }
@@ -163,9 +168,9 @@ async fn watch(engine: &EngineHandle, service: &Service, signals: &mut Signals) 
     }
 }
 
-async fn pause(time: Option<Duration>) {
-    match time {
-        Some(time) => tokio::time::sleep(time).await,
+async fn tick(interval: &mut Option<tokio::time::Interval>) {
+    match interval {
+        Some(interval) => _ = interval.tick().await,
         None => std::future::pending().await,
     }
 }
