@@ -2,10 +2,11 @@
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::Value;
 use vine_tests::lab::{Finished, Lab, Node, NodeSpec, wait_until};
 
@@ -164,7 +165,7 @@ fn the_control_socket_speaks_http_and_json() {
 fn sigusr1_writes_a_snapshot_to_the_log() {
     let Some((mut node, _lab)) = single("sigusr1_writes_a_snapshot_to_the_log") else { return };
     node.up();
-    node.signal(rustix::process::Signal::USR1);
+    node.signal(Signal::USR1);
     wait_until("the log has a snapshot", PATIENCE, || {
         node.daemon().output().contains("snapshot {\"taken_at_ms\"").then_some(())
     });
@@ -186,4 +187,35 @@ fn reload_names_what_needs_a_restart() {
     assert_eq!(reloaded["changed"], serde_json::json!(["beta"]), "{reloaded}");
     assert_eq!((&reloaded["policy"], &reloaded["restart_needed"]), (&true.into(), &serde_json::json!(["tun.mtu"])));
     assert_eq!(json(&vine(&node, &["peers", "--format", "json"]))[0]["name"], "beta");
+}
+
+#[test]
+fn systemd_is_told_of_every_phase() {
+    let Some((node, _lab)) = single("systemd_is_told_of_every_phase") else { return };
+    let path = node.dir().join("notify");
+    let notify = UnixDatagram::bind(&path).expect("the node's directory can be written");
+    notify.set_read_timeout(Some(PATIENCE)).expect("a socket takes a timeout");
+    let told = || {
+        let mut buffer = [0; 512];
+        let length = notify.recv(&mut buffer).expect("systemd is told something");
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    let environment = [format!("NOTIFY_SOCKET={}", path.display()), "WATCHDOG_USEC=200000".to_owned()];
+    let config = node.config();
+    let mut args: Vec<&str> = environment.iter().map(String::as_str).collect();
+    let config = config.to_string_lossy();
+    args.extend([env!("CARGO_BIN_EXE_vine"), "up", "-c", &config]);
+    let mut daemon = node.host().spawn("notifying", "env", &args);
+
+    assert_eq!(told().trim(), "READY=1");
+    assert_eq!(told().trim(), "WATCHDOG=1");
+    daemon.signal(Signal::HUP);
+    let reloading = std::iter::repeat_with(told).find(|text| !text.contains("WATCHDOG=1")).expect("it goes on");
+    assert!(reloading.contains("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
+    let ready = std::iter::repeat_with(told).find(|text| !text.contains("WATCHDOG=1")).expect("it goes on");
+    assert_eq!(ready.trim(), "READY=1");
+    daemon.signal(Signal::TERM);
+    let stopping = std::iter::repeat_with(told).find(|text| !text.contains("WATCHDOG=1")).expect("it goes on");
+    assert_eq!(stopping.trim(), "STOPPING=1");
+    assert_eq!(daemon.wait(PATIENCE).and_then(|status| status.code()), Some(0));
 }
