@@ -410,7 +410,7 @@ mod tests {
             for ours_first in [true, false] {
                 let (mut sessions, mut indices) = (Sessions::default(), Indices::default());
                 sessions.add_pending(pending(2), &mut indices);
-                sessions.begin(session(1, true), NOW, &mut indices);
+                assert!(sessions.begin(session(1, true), NOW, true, &mut indices));
                 for index in if ours_first { [1, 2] } else { [2, 1] } {
                     assert!(sessions.confirm(index, NOW, ours_wins, &mut indices));
                 }
@@ -423,7 +423,7 @@ mod tests {
     #[test]
     fn a_later_session_is_not_taken_for_a_crossing_one() {
         let (mut sessions, mut indices) = (Sessions::default(), Indices::default());
-        sessions.begin(session(1, true), NOW, &mut indices);
+        assert!(sessions.begin(session(1, true), NOW, true, &mut indices));
         sessions.confirm(1, NOW, true, &mut indices);
         sessions.add_pending(pending(2), &mut indices);
         assert!(sessions.confirm(2, NOW + PENDING_LIFETIME, true, &mut indices));
@@ -433,9 +433,9 @@ mod tests {
     #[test]
     fn unconfirmed_sessions_end_and_the_former_one_sends_again() {
         let (mut sessions, mut indices) = (Sessions::default(), Indices::default());
-        sessions.begin(session(1, true), NOW, &mut indices);
+        assert!(sessions.begin(session(1, true), NOW, true, &mut indices));
         sessions.confirm(1, NOW, true, &mut indices);
-        sessions.begin(session(2, true), NOW, &mut indices);
+        assert!(sessions.begin(session(2, true), NOW, true, &mut indices));
         for index in 3..9 {
             sessions.add_pending(pending(index), &mut indices);
         }
