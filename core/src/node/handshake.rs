@@ -122,7 +122,8 @@ impl Node {
         peer.departed = false;
         let session = Session::new(agreed, true, now);
         let local_index = session.index();
-        peer.sessions.begin(session, now, &mut shared.indices);
+        let ours_wins = shared.local.peer_id() < peer.config.id;
+        peer.sessions.begin(session, now, ours_wins, &mut shared.indices);
         self.adopt(index, path);
         self.shared.send(Send::HelloFinish { peer: index, index: local_index });
         self.prove_path(index, path);

@@ -236,8 +236,15 @@ impl Sessions {
     }
 
     /// Puts a session that this node began into use: it sends from now on, and is confirmed later.
-    pub(crate) fn begin(&mut self, session: Session, now: Instant, indices: &mut Indices) {
-        self.make_current(session, now, indices);
+    ///
+    /// Unless a crossing one that the peer began, and that wins, is confirmed already: the peer would never send under
+    /// this one, so it would stay unconfirmed. Then it only receives.
+    pub(crate) fn begin(&mut self, session: Session, now: Instant, ours_wins: bool, indices: &mut Indices) {
+        if self.current.as_ref().is_some_and(|current| yields(&session, current, now, ours_wins)) {
+            self.set_previous(session, now, indices);
+        } else {
+            self.make_current(session, now, indices);
+        }
     }
 
     /// Notes that something authenticated under the session `index`. Returns whether that confirmed it.
@@ -397,7 +404,7 @@ mod tests {
             for ours_first in [true, false] {
                 let (mut sessions, mut indices) = (Sessions::default(), Indices::default());
                 sessions.add_pending(pending(2), &mut indices);
-                sessions.begin(session(1, true), NOW, &mut indices);
+                sessions.begin(session(1, true), NOW, ours_wins, &mut indices);
                 for index in if ours_first { [1, 2] } else { [2, 1] } {
                     assert!(sessions.confirm(index, NOW, ours_wins, &mut indices));
                 }
@@ -408,9 +415,22 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_after_the_lower_peer_s_session_is_confirmed_takes_nothing_from_it() {
+        for ours_wins in [true, false] {
+            let (mut sessions, mut indices) = (Sessions::default(), Indices::default());
+            sessions.add_pending(pending(2), &mut indices);
+            assert!(sessions.confirm(2, NOW, ours_wins, &mut indices));
+            sessions.begin(session(1, true), NOW, ours_wins, &mut indices);
+            assert_eq!(current(&sessions), Some(if ours_wins { 1 } else { 2 }));
+            assert!(sessions.get_mut(1).is_some() && sessions.get_mut(2).is_some(), "both receive");
+            assert_eq!(sessions.expire(NOW + PENDING_LIFETIME, &mut indices), ours_wins, "nothing has failed");
+        }
+    }
+
+    #[test]
     fn a_later_session_is_not_taken_for_a_crossing_one() {
         let (mut sessions, mut indices) = (Sessions::default(), Indices::default());
-        sessions.begin(session(1, true), NOW, &mut indices);
+        sessions.begin(session(1, true), NOW, true, &mut indices);
         sessions.confirm(1, NOW, true, &mut indices);
         sessions.add_pending(pending(2), &mut indices);
         assert!(sessions.confirm(2, NOW + PENDING_LIFETIME, true, &mut indices));
@@ -420,9 +440,9 @@ mod tests {
     #[test]
     fn unconfirmed_sessions_end_and_the_former_one_sends_again() {
         let (mut sessions, mut indices) = (Sessions::default(), Indices::default());
-        sessions.begin(session(1, true), NOW, &mut indices);
+        sessions.begin(session(1, true), NOW, true, &mut indices);
         sessions.confirm(1, NOW, true, &mut indices);
-        sessions.begin(session(2, true), NOW, &mut indices);
+        sessions.begin(session(2, true), NOW, true, &mut indices);
         for index in 3..9 {
             sessions.add_pending(pending(index), &mut indices);
         }
