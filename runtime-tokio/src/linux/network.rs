@@ -25,6 +25,10 @@ use crate::tun::TunConfig;
 /// daemons; 118 is an ASCII `v` and nobody's in iproute2's table.
 const ROUTE_PROTOCOL: RouteProtocol = RouteProtocol::Other(118);
 
+/// Packets that the interface queues while the engine is busy. The driver's default of 500 is two TCP windows' worth of
+/// small packets.
+const QUEUE_LENGTH: u32 = 1000;
+
 /// Why the TUN interface could not be given its addresses or routes.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
@@ -342,7 +346,9 @@ impl Interface {
     }
 
     async fn bring_up(&self) -> Result<(), NetworkError> {
-        let message = LinkUnspec::new_with_index(self.index).up().build();
+        // The queue's length goes by netlink too: the older ioctl wants privileges over the whole machine, which the root of
+        // a user namespace does not have.
+        let message = LinkUnspec::new_with_index(self.index).txqueuelen(QUEUE_LENGTH).up().build();
         self.netlink.handle.link().set(message).execute().await.map_err(|error| match errno(&error) {
             Some(Errno::EPERM) => NetworkError::NotPermitted(self.name.clone()),
             _ => NetworkError::Link { name: self.name.clone(), source: to_io(error) },
