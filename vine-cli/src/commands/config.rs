@@ -88,10 +88,9 @@ fn validate(path: &Path, without_identity: bool, format: Format) -> Outcome {
             for warning in &config.warnings {
                 output::remark(format_args!("warning: {warning}"));
             }
-            let peers = config.peers.len();
-            let noun = if peers == 1 { "peer" } else { "peers" };
+            let peers = output::count(config.peers.len(), "peer");
             output::line(format_args!(
-                "{} is valid: node {} of network {}, {peers} {noun}",
+                "{} is valid: node {} of network {}, {peers}",
                 path.display(),
                 config.node.name,
                 config.node.network_id.as_str()

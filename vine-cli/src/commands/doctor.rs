@@ -58,8 +58,7 @@ pub(super) fn run(path: Option<PathBuf>, format: Format) -> Outcome {
     }
     match failed {
         0 => Ok(()),
-        1 => Err(Failure::failed("doctor", "1 check failed").said()),
-        _ => Err(Failure::failed("doctor", format!("{failed} checks failed")).said()),
+        _ => Err(Failure::failed("doctor", format!("{} failed", output::count(failed, "check"))).said()),
     }
 }
 
@@ -284,13 +283,7 @@ fn socket_buffers() -> Check {
 }
 
 fn aes() -> Check {
-    #[cfg(target_arch = "x86_64")]
-    let fast = std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq");
-    #[cfg(target_arch = "aarch64")]
-    let fast = std::arch::is_aarch64_feature_detected!("aes") && std::arch::is_aarch64_feature_detected!("pmull");
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let fast = false;
-    let message = if fast {
+    let message = if vine_tokio::aes_is_fast() {
         "the processor has AES instructions: AES-256-GCM where the peer has them too"
     } else {
         "the processor has no AES instructions: ChaCha20-Poly1305 is used"

@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 use crate::cli::{Cli, Command, DaemonCommand, RunArgs};
 use crate::client::Client;
 use crate::config::DEFAULT_PATHS;
-use crate::output::{Failure, Outcome};
+use crate::output::{self, Failure, Outcome};
 
 /// Does what the command line says.
 pub(crate) fn run(cli: Cli) -> Outcome {
@@ -41,7 +41,9 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Ping(args) => live::ping(&args, config, format),
         Command::Demo(args) => crate::demo::run(&args, format),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "vine", &mut std::io::stdout().lock());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "vine", &mut script);
+            output::line(String::from_utf8_lossy(&script).trim_end());
             Ok(())
         }
     }

@@ -275,7 +275,6 @@ pub(crate) fn network_key(text: &str) -> Result<NetworkKey, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vine_core::NetworkKey;
     use vine_core::identity::Identity;
 
     fn why<T: std::fmt::Debug>(result: Result<T, String>) -> String {
