@@ -54,10 +54,10 @@ impl From<ClientError> for Failure {
             ClientError::NotRunning(_) => Failure::failed("not_running", error),
             ClientError::Permission(_) => Failure::failed("permission_denied", error),
             ClientError::Broken { .. } => Failure::failed("no_answer", error),
-            ClientError::Refused { status, .. } if *status == StatusCode::UNPROCESSABLE_ENTITY => {
-                Failure::usage("configuration", error)
-            }
-            ClientError::Refused { .. } => Failure::failed("refused", error),
+            ClientError::Refused { status, code, .. } => match (*status, code.clone()) {
+                (StatusCode::UNPROCESSABLE_ENTITY, code) => Failure::usage(code, error),
+                (_, code) => Failure::failed(code, error),
+            },
         }
     }
 }

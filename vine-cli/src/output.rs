@@ -1,5 +1,6 @@
 //! What the command says: text for people, JSON for machines, and failures in both.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
@@ -22,7 +23,7 @@ pub(crate) enum Format {
 #[derive(Debug)]
 pub(crate) struct Failure {
     exit: u8,
-    code: &'static str,
+    code: Cow<'static, str>,
     message: String,
     faults: Vec<FaultReport>,
     /// The answer on standard output tells programs already what is wrong.
@@ -47,12 +48,12 @@ struct ErrorBody<'a> {
 
 impl Failure {
     /// The command was understood and could not be carried out (exit code 1). `code` is for programs.
-    pub(crate) fn failed(code: &'static str, message: impl fmt::Display) -> Failure {
-        Failure { exit: 1, code, message: message.to_string(), faults: Vec::new(), said: false }
+    pub(crate) fn failed(code: impl Into<Cow<'static, str>>, message: impl fmt::Display) -> Failure {
+        Failure { exit: 1, code: code.into(), message: message.to_string(), faults: Vec::new(), said: false }
     }
 
     /// What was asked for, or configured, makes no sense (exit code 2).
-    pub(crate) fn usage(code: &'static str, message: impl fmt::Display) -> Failure {
+    pub(crate) fn usage(code: impl Into<Cow<'static, str>>, message: impl fmt::Display) -> Failure {
         Failure { exit: 2, ..Failure::failed(code, message) }
     }
 
@@ -70,7 +71,7 @@ impl Failure {
     /// it, and gives the exit code.
     pub(crate) fn report(&self, format: Format) -> ExitCode {
         if format == Format::Json && !self.said {
-            let body = ErrorBody { code: self.code, message: &self.message, faults: &self.faults };
+            let body = ErrorBody { code: &self.code, message: &self.message, faults: &self.faults };
             json(&ErrorDocument { error: body });
         }
         let mut stderr = io::stderr().lock();
@@ -86,7 +87,13 @@ impl Failure {
 
 impl From<Faults> for Failure {
     fn from(faults: Faults) -> Failure {
-        Failure { exit: 2, code: "configuration", message: faults.to_string(), faults: faults.reports(), said: false }
+        Failure {
+            exit: 2,
+            code: "configuration".into(),
+            message: faults.to_string(),
+            faults: faults.reports(),
+            said: false,
+        }
     }
 }
 

@@ -154,7 +154,7 @@ impl Shared {
     fn stamp(&mut self) -> u64 {
         let wall = self.unix_offset_ms + i128::from(self.now.as_nanos() / 1_000_000);
         let wall = u64::try_from(wall.max(0)).unwrap_or(u64::MAX);
-        self.last_stamp = wall.max(self.last_stamp + 1);
+        self.last_stamp = wall.max(self.last_stamp.saturating_add(1));
         self.last_stamp
     }
 
@@ -441,3 +441,44 @@ const FIRST_SLOT: PathSlot = PathSlot(0);
 
 /// Reports of strangers that tried to connect are at least this far apart.
 const STRANGER_INTERVAL: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::NetworkId;
+    use crate::path::SocketId;
+    use crate::session::RustCrypto;
+    use alloc::vec;
+
+    /// A node that knows where to look for its only peer.
+    fn node(unix_time: UnixTime) -> Node {
+        let peer = PeerConfig {
+            id: Identity::from_seed([2; 32]).peer_id(),
+            name: "peer".into(),
+            prefixes: vec!["10.0.1.0/24".parse().unwrap()],
+            relay_capable: false,
+            endpoints: vec!["192.0.2.2:4100".parse().unwrap()],
+        };
+        let config = NodeConfig {
+            network_id: NetworkId::new("test").unwrap(),
+            network_key: None,
+            sockets: vec![SocketInfo { id: SocketId(0), family: Family::V4 }],
+            peers: vec![peer],
+            policy: Policy::default(),
+            own_prefixes: vec!["10.0.0.0/24".parse().unwrap()],
+            aes_is_fast: false,
+            checksum_offload: false,
+        };
+        let identity = Identity::from_seed([1; 32]);
+        Node::new(config, identity, Box::new(RustCrypto), [7; 32], Instant::ORIGIN, unix_time).unwrap()
+    }
+
+    #[test]
+    fn a_clock_at_its_end_stops_no_hello() {
+        let mut node = node(UnixTime(u64::MAX));
+        for seconds in 0..20 {
+            node.handle_timeout(Instant::from_millis(seconds * 1_000));
+        }
+        assert!(node.counters().hellos_sent > 2);
+    }
+}

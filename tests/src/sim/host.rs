@@ -93,6 +93,8 @@ pub struct Host {
     pub delivered: u64,
     /// Timeouts that led to nothing: how many since when.
     pub idle_wakes: (Instant, u32),
+    /// How often a deadline of the node came.
+    pub wakes: u64,
     /// The peers that a session was established with in this life.
     pub met: BTreeSet<PeerId>,
     identity: [u8; 32],
@@ -120,6 +122,7 @@ impl Host {
             lives: 0,
             delivered: 0,
             idle_wakes: (Instant::ORIGIN, 0),
+            wakes: 0,
             met: BTreeSet::new(),
             born: (Instant::ORIGIN, Instant::ORIGIN),
             spec,

@@ -7,13 +7,13 @@ use vine_core::node::MAX_PEERS;
 use vine_core::overlay::{Batch, Gather, Merge, TunPacket};
 use vine_core::path::FourTuple;
 use vine_core::rng::Rng;
-use vine_core::wire::Header;
+use vine_core::wire::{EnvelopeType, Header};
 use vine_core::{Command, CommandError, Counters, Enqueue, Event, Instant, Node, Output, PeerId};
 
 use super::coverage::Coverage;
 use super::crypto::AuditedCrypto;
 use super::host::{Host, HostSpec};
-use super::network::Network;
+use super::network::{Network, Record};
 use super::op::Traffic;
 use super::trace::Trace;
 use super::traffic::{Ledger, Offered};
@@ -199,6 +199,7 @@ impl World {
 
     /// The node's deadline has come.
     fn wake(&mut self, host: usize) {
+        self.hosts[host].wakes += 1;
         let before = self.hosts[host].events.len() + self.network.records.len();
         self.timeout_at(host, self.hosts[host].local(self.now));
         let productive = self.hosts[host].events.len() + self.network.records.len() > before;
@@ -422,7 +423,8 @@ impl World {
         for peer in machine.peers.iter().take(8) {
             let endpoints = machine.endpoints.get(peer).cloned().unwrap_or_default();
             let same = Command::SetEndpoints { peer: self.ids[*peer], endpoints };
-            node.command(local, same).expect("the peer is allowed");
+            let known = node.command(local, same);
+            assert!(matches!(known, Ok(()) | Err(CommandError::ShutDown)), "host {host} forgot a peer: {known:?}");
         }
         let (after, why) = node.poll_timeout();
         let late = before.since(after);
@@ -556,6 +558,33 @@ impl World {
     /// What a host reported since `since`.
     pub fn events_since(&self, host: usize, since: Instant) -> impl Iterator<Item = &Event> {
         self.hosts[host].events.iter().filter(move |(at, _)| *at >= since).map(|(_, event)| event)
+    }
+
+    /// What a host sent since `since`.
+    pub fn sent_since(&self, host: usize, since: Instant) -> impl Iterator<Item = &Record> {
+        let first = self.network.records.partition_point(|record| record.at < since);
+        self.network.records[first..].iter().filter(move |record| record.from == host)
+    }
+
+    /// The types of what a host sent since `since`.
+    pub fn kinds_since(&self, host: usize, since: Instant) -> Vec<EnvelopeType> {
+        self.sent_since(host, since).filter_map(|record| Some(record.header?.kind())).collect()
+    }
+
+    /// Both send to each other every so often; how long it takes until a packet has gone through in both directions.
+    ///
+    /// # Panics
+    /// Where it takes longer than `limit`.
+    pub fn time_to_meet(&mut self, a: usize, b: usize, limit: Duration) -> Duration {
+        let since = self.now;
+        for (from, to) in [(a, b), (b, a)] {
+            self.send(from, to, Traffic::Udp4, 100, 1);
+            self.stream(from, to, Duration::from_millis(20));
+        }
+        let met = |world: &World| world.has_reached(a, b, since) && world.has_reached(b, a, since);
+        assert!(self.run_while(limit, met), "hosts {a} and {b} have not met within {limit:?}");
+        self.end_streams();
+        self.now.since(since)
     }
 
     /// Whether a packet of `from` that was sent at `since` or later has reached `to`.

@@ -178,7 +178,8 @@ async fn ping_all(args: &PingArgs, client: &Client, format: Format) -> Outcome {
         sleep_until(start + Duration::from_secs_f64(args.interval) * (seq - 1)).await;
         let (reply, error) = match client.post::<PingReply>("/v1/ping", &request, timeout).await {
             Ok(reply) => (Some(reply), None),
-            Err(ClientError::Refused { code, message, .. }) if code != "unknown_target" => (None, Some(message)),
+            // Another probe may have an answer, unless it was the question that was wrong.
+            Err(ClientError::Refused { status, message, .. }) if status.is_server_error() => (None, Some(message)),
             Err(error) => return Err(error.into()),
         };
         rtts.extend(reply.as_ref().map(|reply| reply.rtt_ms));

@@ -1,9 +1,10 @@
 //! What has to hold between values: no two owners of one address, no peer twice, no peer that is this node itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
+use vine_core::MAX_PEERS;
 use vine_core::identity::{Identity, PeerId};
 use vine_core::overlay::Prefix;
 use vine_tokio::Endpoint;
@@ -34,6 +35,9 @@ pub(super) fn config(faults: &mut Faults, draft: Draft, path: &Path, own: Option
     names(faults, &draft);
     ids(faults, &draft, own);
     ownership(faults, &draft);
+    if let Some(beyond) = draft.peers.get(MAX_PEERS) {
+        faults.at(beyond.span.clone(), format!("a node has at most {MAX_PEERS} peers; this is one more"));
+    }
     let endpoints = endpoints(faults, &draft, own);
 
     let mut warnings = Vec::new();
@@ -157,52 +161,67 @@ fn ids(faults: &mut Faults, draft: &Draft, own: Option<PeerId>) {
     }
 }
 
+/// Who owns a prefix, and where that is written.
+struct Owner<'d> {
+    /// Which peer; `None` is this node.
+    peer: Option<usize>,
+    span: &'d Span,
+}
+
 /// Overlapping ownership: a packet would have two owners.
 fn ownership(faults: &mut Faults, draft: &Draft) {
-    let mut owned: Vec<(Option<usize>, String, &Span, Prefix)> = Vec::new();
+    let mut owned: BTreeMap<Prefix, Owner<'_>> = BTreeMap::new();
     for address in &draft.addresses {
         let (ip, len) = address.value;
-        owned.push((None, "this node's own".to_owned(), &address.span, value::network(ip, len)));
+        owned.entry(value::network(ip, len)).or_insert(Owner { peer: None, span: &address.span });
     }
     for (index, peer) in draft.peers.iter().enumerate() {
-        let whose = peer.name.as_ref().map_or_else(
-            || format!("that of the peer in {}", faults.name_of(peer.span.start)),
-            |name| format!("that of `{}`", name.value),
-        );
         for prefix in &peer.prefixes {
-            let clash = owned.iter().find(|(_, _, _, other)| other.overlaps(&prefix.value));
-            if let Some((owner, owner_name, span, other)) = clash {
-                let place = faults.name_of(span.start);
-                let message = match owner {
-                    Some(owner) if *owner == index => {
-                        format!("prefix {} overlaps {other} of the same peer ({place})", prefix.value)
-                    }
-                    Some(_) => format!("prefix {} overlaps {owner_name}, {other} ({place})", prefix.value),
-                    None => format!(
-                        "prefix {} overlaps {owner_name}, {other} ({place}); an address has one owner, so give one of them a longer prefix",
-                        prefix.value
-                    ),
-                };
-                faults.at(prefix.span.clone(), message);
-            }
-            owned.push((Some(index), whose.clone(), &prefix.span, prefix.value));
+            let Some((other, owner)) = overlapping(&owned, &prefix.value) else {
+                owned.insert(prefix.value, Owner { peer: Some(index), span: &prefix.span });
+                continue;
+            };
+            let place = faults.name_of(owner.span.start);
+            let message = match owner.peer {
+                Some(owner) if owner == index => {
+                    format!("prefix {} overlaps {other} of the same peer ({place})", prefix.value)
+                }
+                Some(owner) => {
+                    let name = draft.peers.get(owner).and_then(|peer| peer.name.as_ref());
+                    let name = name.map_or_else(|| "another peer".to_owned(), |name| format!("`{}`", name.value));
+                    format!("prefix {} overlaps that of {name}, {other} ({place})", prefix.value)
+                }
+                None => format!(
+                    "prefix {} overlaps this node's own, {other} ({place}); an address has one owner, so give one of them a longer prefix",
+                    prefix.value
+                ),
+            };
+            faults.at(prefix.span.clone(), message);
         }
     }
+}
+
+/// One of `owned` that shares addresses with `prefix`: one that covers it, or else the first that it covers.
+fn overlapping<'m, 'd>(owned: &'m BTreeMap<Prefix, Owner<'d>>, prefix: &Prefix) -> Option<(&'m Prefix, &'m Owner<'d>)> {
+    let covering = (0..=prefix.length()).rev().map(|length| value::network(prefix.address(), length));
+    let covering = covering.into_iter().find_map(|wider| owned.get_key_value(&wider));
+    // A prefix sorts directly before those that lie inside it.
+    covering.or_else(|| owned.range(*prefix..).next().filter(|(inner, _)| prefix.covers(inner)))
 }
 
 /// The endpoints of `[[bootstrap_peers]]` by peer. Each must be a peer that is allowed.
 fn endpoints(faults: &mut Faults, draft: &Draft, own: Option<PeerId>) -> BTreeMap<PeerId, Vec<Endpoint>> {
     let mut endpoints: BTreeMap<PeerId, Vec<Endpoint>> = BTreeMap::new();
     let complete = draft.peers.iter().all(|peer| peer.id.is_some());
+    let allowed: BTreeSet<PeerId> = draft.peers.iter().filter_map(|peer| Some(peer.id.as_ref()?.value)).collect();
     for bootstrap in &draft.bootstrap {
         let DraftBootstrap { id: Some(id), endpoint } = bootstrap else { continue };
         if own == Some(id.value) {
             faults.at(id.span.clone(), "this is this node's own peer id; a node does not bootstrap from itself");
             continue;
         }
-        let allowed = draft.peers.iter().filter_map(|peer| peer.id.as_ref()).any(|allowed| allowed.value == id.value);
         // An allowed peer whose id has a typo is a fault already, and may well be the one that is meant.
-        if !allowed && complete {
+        if complete && !allowed.contains(&id.value) {
             let message =
                 "this bootstrap peer is in no [[allowed_peers]]; nothing would be said to it, so add it there";
             faults.at(id.span.clone(), message);

@@ -37,8 +37,8 @@ const DEFAULT_SOCKET: &str = "vine.sock";
 pub(crate) const DEFAULT_TUN_NAME: &str = "vine0";
 /// Default MTU inside the tunnel: fits an underlay of 1,500 bytes over IPv6 with room for a relay.
 pub(crate) const DEFAULT_MTU: u16 = 1400;
-/// A configuration longer than this is something else: 10,000 peers take 2 MB.
-const MAX_FILE: u64 = 8 << 20;
+/// A configuration longer than this is something else: as many peers as a node takes fit twice.
+const MAX_FILE: u64 = 32 << 20;
 
 /// A configuration in which everything was checked.
 #[derive(Debug, Clone)]

@@ -15,6 +15,8 @@ use super::section::{At, Section, Span};
 use super::value;
 use super::{DEFAULT_LISTEN, DEFAULT_MTU, DEFAULT_SOCKET, DEFAULT_STATE_DIR, DEFAULT_TUN_NAME, Policy};
 
+/// Most sockets that the engine takes.
+const MAX_LISTEN: usize = 16;
 /// Smallest MTU inside the tunnel: the one that IPv6 asks of every link (RFC 8200, section 5).
 const MIN_MTU: u32 = 1280;
 /// Largest MTU inside the tunnel: the largest UDP payload over IPv4 less 32 bytes of envelope.
@@ -133,6 +135,9 @@ fn listen(faults: &mut Faults, node: &mut Section<'_>) -> Vec<At<SocketAddr>> {
     if urls.is_empty() {
         let span = node.span_of("listen");
         faults.at(span, format!("`listen` is empty; leave it out for [\"{DEFAULT_LISTEN}\"]"));
+    }
+    if let Some(beyond) = urls.get(MAX_LISTEN) {
+        faults.at(beyond.span.clone(), format!("a node listens on at most {MAX_LISTEN} addresses; this is one more"));
     }
     urls.into_iter().filter_map(|url| url.parse(faults, value::listen_address)).collect()
 }

@@ -22,8 +22,8 @@ use crate::api::{ErrorBody, ErrorDetail};
 const MAX_BODY: usize = 64 << 10;
 /// Connections at a time; a further one waits.
 const MAX_CONNECTIONS: usize = 64;
-/// How long a client may take to say what it wants.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take to say what it wants: the head of its request, and again the body.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Serves the socket until the task is dropped.
 pub(super) async fn serve(listener: UnixListener, service: Arc<Service>) {
@@ -47,7 +47,7 @@ pub(super) async fn serve(listener: UnixListener, service: Arc<Service>) {
             let answer = service_fn(|request| answer(request, &service));
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIMEOUT)
+                .header_read_timeout(PATIENCE)
                 .serve_connection(TokioIo::new(stream), answer);
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "control connection");
@@ -93,8 +93,9 @@ async fn answer(request: Request<Incoming>, service: &Service) -> Result<Respons
 
 async fn ping(body: Incoming, service: &Service) -> Result<crate::api::PingReply, Refusal> {
     let bad = |why: String| Refusal::new(StatusCode::BAD_REQUEST, "bad_request", why);
-    let body = Limited::new(body, MAX_BODY).collect().await.map_err(|error| bad(error.to_string()))?;
-    let request = serde_json::from_slice(&body.to_bytes()).map_err(|error| bad(error.to_string()))?;
+    let body = tokio::time::timeout(PATIENCE, Limited::new(body, MAX_BODY).collect()).await;
+    let body = body.map_err(|error| bad(error.to_string()))?.map_err(|error| bad(error.to_string()))?.to_bytes();
+    let request = serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
     service.ping(request).await
 }
 

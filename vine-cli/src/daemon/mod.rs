@@ -20,7 +20,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::broadcast::error::RecvError;
 use vine_core::{Event, Identity};
-use vine_tokio::{Engine, EngineHandle};
+use vine_tokio::{BindError, Engine, EngineHandle, NetworkError, StartError, TunError};
 
 use crate::cli::RunArgs;
 use crate::config::{self, Config};
@@ -95,7 +95,7 @@ async fn serve(config: Config, identity: Identity, socket: &ControlSocket, log: 
     let name = config.node.name.clone();
     let peer_id = identity.peer_id();
     let started = Engine::start(engine::start_of(&config, identity)).await;
-    let engine = started.map_err(|error| Failure::failed("not_started", error))?;
+    let engine = started.map_err(|error| not_started(&error))?;
     let listen: Vec<String> = engine.local_addrs().iter().map(|address| format!("udp://{address}")).collect();
     tracing::info!(
         name,
@@ -124,10 +124,21 @@ async fn serve(config: Config, identity: Identity, socket: &ControlSocket, log: 
     result
 }
 
+fn not_started(error: &StartError) -> Failure {
+    match error {
+        StartError::Tun(TunError::NotPermitted(_))
+        | StartError::Bind(BindError::NotPermitted(_))
+        | StartError::Network(NetworkError::NotPermitted(_)) => {
+            Failure::failed("permission_denied", format!("no permission: {error}"))
+        }
+        _ => Failure::failed("not_started", error),
+    }
+}
+
 /// Waits for the end, doing on the way what signals and systemd ask for.
 async fn watch(engine: &EngineHandle, service: &Service, signals: &mut Signals) -> Outcome {
     // Half the time, as sd_watchdog_enabled(3) advises.
-    let watchdog = sd_notify::watchdog_enabled().map(|timeout| timeout / 2);
+    let mut watchdog = sd_notify::watchdog_enabled().map(|timeout| tokio::time::interval(timeout / 2));
     loop {
         tokio::select! {
             _ = signals.terminate.recv() => {
@@ -144,7 +155,12 @@ async fn watch(engine: &EngineHandle, service: &Service, signals: &mut Signals) 
             }
             _ = signals.hangup.recv() => reload(service).await,
             _ = signals.snapshot.recv() => snapshot(service).await,
-            () = pause(watchdog) => notify(&[NotifyState::Watchdog]),
+            () = tick(&mut watchdog) => {
+                // What is alive is an engine that answers, and not this loop alone.
+                if service.status().await.is_ok() {
+                    notify(&[NotifyState::Watchdog]);
+                }
+            }
             exit = engine.ended() => {
                 return Err(Failure::failed("stopped", format!("the node stopped: {exit}")));
             }
@@ -152,9 +168,9 @@ async fn watch(engine: &EngineHandle, service: &Service, signals: &mut Signals) 
     }
 }
 
-async fn pause(time: Option<Duration>) {
-    match time {
-        Some(time) => tokio::time::sleep(time).await,
+async fn tick(interval: &mut Option<tokio::time::Interval>) {
+    match interval {
+        Some(interval) => _ = interval.tick().await,
         None => std::future::pending().await,
     }
 }

@@ -51,6 +51,7 @@ struct Facts {
     network_id: String,
     path: PathBuf,
     tun: String,
+    addresses: Vec<IpAddr>,
     mtu: u16,
 }
 
@@ -62,6 +63,7 @@ impl Service {
             network_id: config.node.network_id.as_str().to_owned(),
             path: config.path.clone(),
             tun: config.tun.name.clone(),
+            addresses: config.tun.addresses.iter().map(|(ip, _)| *ip).collect(),
             mtu: config.tun.mtu,
         };
         Service {
@@ -194,8 +196,11 @@ impl Service {
     pub(super) async fn ping(&self, request: PingRequest) -> Result<PingReply, Refusal> {
         let target = request.target;
         let timeout = Duration::from_millis(request.timeout_ms).min(MAX_PING_WAIT);
-        let wanted = target.clone();
-        let found = self.ask(move |node, _| find(node, &wanted)).await?;
+        if self.facts.addresses.iter().any(|own| target.parse() == Ok(*own)) || target == self.facts.name {
+            let message = format!("{target} is this node itself; name one of its peers");
+            return Err(Refusal::new(StatusCode::BAD_REQUEST, "own_address", message));
+        }
+        let found = self.ask(move |node, _| find(node, &target)).await?;
         let (id, name) = found.map_err(|why| Refusal::new(StatusCode::NOT_FOUND, "unknown_target", why))?;
         match self.engine.ping(id, timeout).await {
             Ok(pong) => Ok(PingReply {
