@@ -430,18 +430,6 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_after_the_lower_peer_s_session_is_confirmed_takes_nothing_from_it() {
-        for ours_wins in [true, false] {
-            let (mut sessions, mut indices) = (Sessions::default(), Indices::default());
-            sessions.add_pending(pending(2), &mut indices);
-            assert!(sessions.confirm(2, NOW, ours_wins, &mut indices));
-            assert_eq!(sessions.begin(session(1, true), NOW, ours_wins, &mut indices), ours_wins);
-            assert_eq!(current(&sessions), Some(if ours_wins { 1 } else { 2 }));
-            assert_eq!(sessions.expire(NOW + PENDING_LIFETIME, &mut indices), ours_wins, "nothing has failed");
-        }
-    }
-
-    #[test]
     fn a_later_session_is_not_taken_for_a_crossing_one() {
         let (mut sessions, mut indices) = (Sessions::default(), Indices::default());
         sessions.begin(session(1, true), NOW, &mut indices);
