@@ -112,6 +112,11 @@ fn a_replayed_hello_changes_nothing() {
     }
     let (to_ghost, from_ghost) = world.network.ghost_bytes;
     assert!(to_ghost <= from_ghost, "{to_ghost} bytes answer {from_ghost}");
+    let answers = world.kinds_since(1, start);
+    assert!(
+        answers.iter().all(|kind| [Cookie, Sealed].contains(kind)),
+        "nothing is agreed on with a replay: {answers:?}"
+    );
     assert_eq!((established(&world, 0), established(&world, 1)), (1, 1));
     assert!(world.kinds_since(0, start).iter().all(|kind| *kind == Sealed), "host 0 is not disturbed");
     let now = world.hosts[1].running().counters();
