@@ -144,6 +144,26 @@ fn a_repeated_hello_gets_the_stored_answer() {
 }
 
 #[test]
+fn forged_answers_do_not_end_a_handshake() {
+    let mut world = caller_and_called();
+    world.run_for(millis(31)); // The HelloAck is under way.
+    let mut ack = last_seen(&world, HelloAck);
+    let mut cookie = last_seen(&world, Cookie);
+    *ack.last_mut().unwrap() ^= 1;
+    *cookie.last_mut().unwrap() ^= 1;
+    cookie[4..8].copy_from_slice(&ack[4..8]);
+    for _ in 0..3 {
+        world.inject(1, 0, ack.clone());
+        world.inject(1, 0, cookie.clone());
+    }
+    world.run_for(millis(5));
+    assert_eq!(world.hosts[0].running().counters().dropped(DropReason::Handshake), 6);
+    world.run_for(millis(50));
+    assert!(world.is_up(0, 1) && world.is_up(1, 0));
+    assert_eq!(world.hosts[0].running().counters().hellos_sent, 2);
+}
+
+#[test]
 fn hellos_that_cross_lead_to_one_session() {
     for seed in 0..20 {
         let mut world = World::of(2, seed);

@@ -26,7 +26,6 @@ const SITUATIONS: &[&str] = &[
     "cipher: ChaCha20-Poly1305",
     "cookie sent",
     "drop: authentication",
-    "drop: handshake",
     "drop: hello_mac",
     "drop: hello_rate",
     "drop: malformed",
