@@ -112,6 +112,11 @@ fn a_replayed_hello_changes_nothing() {
     }
     let (to_ghost, from_ghost) = world.network.ghost_bytes;
     assert!(to_ghost <= from_ghost, "{to_ghost} bytes answer {from_ghost}");
+    let answers = world.kinds_since(1, start);
+    assert!(
+        answers.iter().all(|kind| [Cookie, Sealed].contains(kind)),
+        "nothing is agreed on with a replay: {answers:?}"
+    );
     assert_eq!((established(&world, 0), established(&world, 1)), (1, 1));
     assert!(world.kinds_since(0, start).iter().all(|kind| *kind == Sealed), "host 0 is not disturbed");
     let now = world.hosts[1].running().counters();
@@ -136,6 +141,26 @@ fn a_repeated_hello_gets_the_stored_answer() {
     assert_eq!(world.hosts[1].running().counters().hellos_replayed, 3);
     world.run_for(secs(1));
     assert_eq!((established(&world, 0), established(&world, 1)), (1, 1));
+}
+
+#[test]
+fn forged_answers_do_not_end_a_handshake() {
+    let mut world = caller_and_called();
+    world.run_for(millis(31)); // The HelloAck is under way.
+    let mut ack = last_seen(&world, HelloAck);
+    let mut cookie = last_seen(&world, Cookie);
+    *ack.last_mut().unwrap() ^= 1;
+    *cookie.last_mut().unwrap() ^= 1;
+    cookie[4..8].copy_from_slice(&ack[4..8]);
+    for _ in 0..3 {
+        world.inject(1, 0, ack.clone());
+        world.inject(1, 0, cookie.clone());
+    }
+    world.run_for(millis(5));
+    assert_eq!(world.hosts[0].running().counters().dropped(DropReason::Handshake), 6);
+    world.run_for(millis(50));
+    assert!(world.is_up(0, 1) && world.is_up(1, 0));
+    assert_eq!(world.hosts[0].running().counters().hellos_sent, 2);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use vine_core::wire::EnvelopeType::{Cookie, Hello, HelloAck};
 use vine_core::{DownReason, Event};
-use vine_tests::sim::{HostSpec, Traffic, World};
+use vine_tests::sim::{HostSpec, Traffic, Way, World};
 
 fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -102,14 +102,14 @@ fn keepalives_hold_a_nat_open() {
 fn what_works_one_way_does_not_work() {
     for (from, to) in [(0, 1), (1, 0)] {
         let mut world = World::of(2, 5);
-        world.set_cut(from, to, true);
+        world.set_cut(from, to, Way::Both, true);
         for host in [0, 1] {
             world.stream(host, 1 - host, millis(100));
         }
         world.run_for(secs(30));
         assert!(!world.is_up(0, 1) && !world.is_up(1, 0));
         assert!(world.hosts.iter().all(|host| host.running().sessions().count() == 0));
-        world.set_cut(from, to, false);
+        world.set_cut(from, to, Way::Both, false);
         assert!(world.time_to_meet(0, 1, secs(2)) <= millis(1_000));
     }
 }
@@ -122,13 +122,13 @@ fn a_direction_that_fails_takes_the_peer_down_on_the_side_that_sends_into_it() {
     world.stream(1, 0, millis(100));
     world.run_for(secs(2));
     let start = world.now();
-    world.set_cut(0, 1, true);
+    world.set_cut(0, 1, Way::Both, true);
     world.run_for(secs(10));
     let down = |of: usize| Event::PeerDown { peer: world.id(of), why: DownReason::Unreachable };
     assert!(world.events_since(0, start).any(|event| *event == down(1)));
     assert!(world.events_since(1, start).any(|event| *event == down(0)), "its packets get no receipts either");
     assert!(!world.is_up(0, 1) && !world.is_up(1, 0));
-    world.set_cut(0, 1, false);
+    world.set_cut(0, 1, Way::Both, false);
     assert!(world.time_to_meet(0, 1, secs(2)) <= millis(1_000));
     world.run_for(secs(1));
     assert!(world.is_up(0, 1) && world.is_up(1, 0));
@@ -137,7 +137,7 @@ fn a_direction_that_fails_takes_the_peer_down_on_the_side_that_sends_into_it() {
 #[test]
 fn silence_leads_to_a_hello_after_a_second_and_to_down_after_five() {
     let mut world = talking(7);
-    world.set_cut(1, 0, true);
+    world.set_cut(1, 0, Way::Both, true);
     let start = world.now();
     world.send(0, 1, Traffic::Udp4, 100, 1);
     world.stream(0, 1, millis(100));
@@ -153,7 +153,7 @@ fn silence_leads_to_a_hello_after_a_second_and_to_down_after_five() {
 #[test]
 fn a_silent_peer_that_nothing_is_sent_to_is_not_doubted() {
     let mut world = talking(8);
-    world.set_cut(1, 0, true);
+    world.set_cut(1, 0, Way::Both, true);
     let start = world.now();
     world.run_for(secs(20));
     assert_eq!(world.events_since(0, start).count(), 0);

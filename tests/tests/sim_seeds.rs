@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use vine_tests::sim::{Coverage, Script};
 
 /// Seeds by default.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 600;
 
 /// Every so many seeds one runs twice.
 const TWICE: u64 = 8;
@@ -21,7 +21,44 @@ const SHRINK_RUNS: usize = 300;
 const SHRUNK: usize = 3;
 
 /// What the seeds must reach.
-const SITUATIONS: &[&str] = &[];
+const SITUATIONS: &[&str] = &[
+    "cipher: AES-256-GCM",
+    "cipher: ChaCha20-Poly1305",
+    "cookie sent",
+    "drop: authentication",
+    "drop: hello_mac",
+    "drop: hello_rate",
+    "drop: malformed",
+    "drop: no_session",
+    "drop: peer_departed",
+    "drop: queue_overflow",
+    "drop: replay",
+    "drop: unauthorized_peer",
+    "drop: unauthorized_source",
+    "drop: unknown_route",
+    "drop: unknown_session",
+    "drop: unknown_type",
+    "drop: unknown_version",
+    "hello replayed",
+    "link: corrupted",
+    "link: duplicated",
+    "link: lost",
+    "link: reordered",
+    "NAT rebound",
+    "path switch: faster_path",
+    "path switch: first_path",
+    "path switch: path_lost",
+    "peer down: closed_by_peer",
+    "peer down: removed",
+    "peer down: unreachable",
+    "ping reply",
+    "session failure",
+    "session: crossed",
+    "session: peer restarted",
+    "session: rekey",
+    "shutdown",
+    "unauthorized peer",
+];
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;

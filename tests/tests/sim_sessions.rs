@@ -5,7 +5,7 @@ use std::time::Duration;
 use vine_core::wire::EnvelopeType::{self, Hello};
 use vine_core::wire::OVERHEAD;
 use vine_core::{Command, CommandError, DownReason, DropReason, Event, Instant};
-use vine_tests::sim::{Fate, HostSpec, Link, Traffic, World};
+use vine_tests::sim::{Fate, HostSpec, Link, Traffic, Way, World};
 
 fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -246,7 +246,7 @@ fn a_ping_of_the_operator_is_answered_with_the_round_trip() {
     let answers: Vec<&Event> = world.events_since(0, start).collect();
     let [Event::PingReply { peer, token: answered, rtt, .. }] = answers[..] else { panic!("{answers:?}") };
     assert_eq!((*peer, *answered, *rtt), (world.id(1), token, millis(20)));
-    world.set_cut(0, 1, true);
+    world.set_cut(0, 1, Way::Both, true);
     let asked = (0..40).filter(|_| world.ping(0, 1).is_some()).count();
     assert!(asked <= 16, "{asked} unanswered pings wait");
 }
@@ -256,7 +256,7 @@ fn loss_and_reordering_are_no_fault_of_a_session() {
     let mut world = World::of(2, 12);
     for (from, to) in [(0, 1), (1, 0)] {
         let link = Link { jitter: millis(40), loss: 100, duplicate: 100, reorder: 100, ..Link::default() };
-        world.network.set_link(from, to, link);
+        world.network.set_link(from, to, Way::Both, link);
     }
     world.run_for(secs(3));
     let start = world.now();

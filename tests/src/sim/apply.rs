@@ -7,9 +7,12 @@ use vine_core::wire::HEADER_LEN;
 use vine_core::wire::envelope::{MAGIC, VERSION};
 use vine_core::{Command, Instant};
 
-use super::network::{Captured, Link, ghost, socket_of};
-use super::op::{Op, Origin};
+use super::network::{Captured, Link, Network, ghost, socket_of};
+use super::op::{Op, Origin, Way};
 use super::world::World;
+
+/// The number of a host that is in no world, but has an overlay address.
+const NOT_IN_THE_WORLD: usize = 4000;
 
 impl World {
     /// Makes something happen. Every op is legal at any time.
@@ -62,7 +65,8 @@ impl World {
     }
 
     fn spoof(&mut self, from: usize, to: usize, whose: usize) {
-        if from != to && whose != from && whose != to {
+        if from != to {
+            let whose = if whose == from || whose == to { NOT_IN_THE_WORLD } else { whose };
             self.send_forged(from, whose, Some(to));
         }
     }
@@ -70,14 +74,14 @@ impl World {
     fn change_network(&mut self, op: &Op) {
         let host = |number: u8| usize::from(number) % self.hosts.len();
         match *op {
-            Op::Link { from, to, delay_ms, jitter_ms, loss, duplicate, reorder, corrupt } => {
+            Op::Link { from, to, way, delay_ms, jitter_ms, loss, duplicate, reorder, corrupt } => {
                 let (from, to) = (host(from), host(to));
-                let cut = self.network.link(from, to).cut;
                 let (delay, jitter) = (Duration::from_millis(delay_ms.into()), Duration::from_millis(jitter_ms.into()));
-                self.network.set_link(from, to, Link { delay, jitter, loss, duplicate, reorder, corrupt, cut });
+                let link = Link { delay, jitter, loss, duplicate, reorder, corrupt, cut: false };
+                self.network.set_link(from, to, way, link);
             }
-            Op::Cut { from, to } => self.set_cut(host(from), host(to), true),
-            Op::Mend { from, to } => self.set_cut(host(from), host(to), false),
+            Op::Cut { from, to, way } => self.set_cut(host(from), host(to), way, true),
+            Op::Mend { from, to, way } => self.set_cut(host(from), host(to), way, false),
             Op::Roam { host: at, port, told } => self.roam(host(at), port, told),
             Op::Rebind { host: at } => {
                 if self.network.rebind(host(at)) {
@@ -89,9 +93,12 @@ impl World {
     }
 
     /// Cuts a link in one direction, or mends it.
-    pub fn set_cut(&mut self, from: usize, to: usize, cut: bool) {
-        let link = self.network.link(from, to);
-        self.network.set_link(from, to, Link { cut, ..link });
+    pub fn set_cut(&mut self, from: usize, to: usize, way: Way, cut: bool) {
+        let ways = [(Way::V4, Family::V4), (Way::V6, Family::V6)];
+        for (one, family) in ways.into_iter().filter(|(one, _)| way == Way::Both || way == *one) {
+            let link = self.network.link(from, to, family);
+            self.network.set_link(from, to, one, Link { cut, ..link });
+        }
     }
 
     /// A host moves; its runtime tells the node, if it is one that watches.
@@ -104,8 +111,10 @@ impl World {
 
     fn attack(&mut self, op: &Op) {
         let captured = |which: u16| {
-            let from_latest = usize::from(which).checked_rem(self.network.captured.len())?;
-            self.network.captured.iter().rev().nth(from_latest).cloned()
+            let Network { captured, handshakes, .. } = &self.network;
+            let seen = if which.is_multiple_of(3) { handshakes } else { captured };
+            let from_latest = usize::from(which / 3).checked_rem(seen.len())?;
+            seen.iter().rev().nth(from_latest).cloned()
         };
         let forged = match *op {
             Op::Replay { which, origin: Origin::Same } => captured(which),
@@ -137,7 +146,8 @@ impl World {
         let destination = self.network.public_endpoints(to).first().copied()?;
         let mut bytes = vec![0; HEADER_LEN + len];
         self.rng.fill(&mut bytes);
-        bytes[..4].copy_from_slice(&[MAGIC, VERSION, kind, u8::from(matches!(kind, 3 | 5))]);
+        let version = if kind < 0xe0 { VERSION } else { kind };
+        bytes[..4].copy_from_slice(&[MAGIC, version, kind, u8::from(matches!(kind, 3 | 5))]);
         if let Some(seen) = self.network.captured.back().filter(|_| len.is_multiple_of(2)) {
             bytes[4..8].copy_from_slice(&seen.bytes[4..8]);
         }

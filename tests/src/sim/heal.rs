@@ -7,6 +7,7 @@ use vine_core::{Counters, Instant};
 
 use super::host::Host;
 use super::network::Link;
+use super::op::Way;
 use super::world::World;
 
 /// Within this time after the last fault packets flow again, where nothing is lost any more.
@@ -30,7 +31,7 @@ pub fn heal(world: &mut World, lossy: bool) {
         for to in 0..count {
             let delay = Duration::from_millis(5 + world.rng.below(35));
             let jitter = Duration::from_millis(2);
-            world.network.set_link(from, to, Link { delay, jitter, loss, ..Link::default() });
+            world.network.set_link(from, to, Way::Both, Link { delay, jitter, loss, ..Link::default() });
         }
     }
     for host in 0..count {

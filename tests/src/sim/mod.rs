@@ -40,7 +40,7 @@ pub use coverage::Coverage;
 pub use crypto::AuditedCrypto;
 pub use host::{Host, HostSpec};
 pub use network::{Attachment, Captured, Fate, Link, Network, PORT, Record, ghost, socket_of};
-pub use op::{Op, Origin, ParseError, Profile, Traffic, any_op, any_ops};
+pub use op::{Op, Origin, ParseError, Profile, Traffic, Way, any_op, any_ops};
 pub use script::{Outcome, Script, Setup};
 pub use trace::Trace;
 pub use traffic::{Ledger, Offered, Tally, overlay_address, overlay_prefixes};

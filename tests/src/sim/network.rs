@@ -1,6 +1,6 @@
 //! The network between simulated hosts: addresses, links, NATs and what can be done to a datagram on its way.
 
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -8,6 +8,8 @@ use vine_core::Instant;
 use vine_core::path::{Family, FourTuple, SocketId};
 use vine_core::rng::Rng;
 use vine_core::wire::Header;
+
+use super::op::Way;
 
 /// The port that every host listens on at first.
 pub const PORT: u16 = 4100;
@@ -173,11 +175,13 @@ pub struct Network {
     /// Every host's place.
     pub hosts: Vec<Attachment>,
     /// Links that are not the default.
-    links: BTreeMap<(usize, usize), Link>,
+    links: BTreeMap<(usize, usize, Family), Link>,
     /// What every datagram did, in order.
     pub records: Vec<Record>,
     /// What an attacker saw lately.
-    pub captured: std::collections::VecDeque<Captured>,
+    pub captured: VecDeque<Captured>,
+    /// The same, without what is sealed: there is much less of it.
+    pub handshakes: VecDeque<Captured>,
     /// Bytes sent to the ghost, and by it.
     pub ghost_bytes: (u64, u64),
     /// Damage done by links: lost, duplicated, reordered, corrupted.
@@ -194,7 +198,8 @@ impl Network {
             hosts: Vec::new(),
             links: BTreeMap::new(),
             records: Vec::new(),
-            captured: std::collections::VecDeque::new(),
+            captured: VecDeque::new(),
+            handshakes: VecDeque::new(),
             ghost_bytes: (0, 0),
             damage: [0; 4],
             flights: BinaryHeap::new(),
@@ -271,19 +276,21 @@ impl Network {
     }
 
     /// The link from one host to another.
-    pub fn link(&self, from: usize, to: usize) -> Link {
-        self.links.get(&(from, to)).copied().unwrap_or_default()
+    pub fn link(&self, from: usize, to: usize, family: Family) -> Link {
+        self.links.get(&(from, to, family)).copied().unwrap_or_default()
     }
 
-    /// Changes the link from one host to another.
-    pub fn set_link(&mut self, from: usize, to: usize, link: Link) {
-        self.links.insert((from, to), link);
+    /// Changes the links from one host to another.
+    pub fn set_link(&mut self, from: usize, to: usize, way: Way, link: Link) {
+        for family in way.families() {
+            self.links.insert((from, to, *family), link);
+        }
     }
 
     /// A host sends one burst of datagrams of `segment` bytes each, back to back in `bytes`, as one segmented send does.
     pub fn send(&mut self, now: Instant, from: usize, path: FourTuple, segment: usize, bytes: &[u8]) {
         let to = self.holder_of(&path.remote);
-        let link = to.map(|to| self.link(from, to)).unwrap_or_default();
+        let link = to.map(|to| self.link(from, to, Family::of(&path.remote))).unwrap_or_default();
         let jitter = Duration::from_nanos(self.rng.below(link.jitter.as_nanos() as u64 + 1));
         for datagram in bytes.chunks(segment.max(1)) {
             let fate = match (self.leave(now, from, &path), to) {
@@ -374,10 +381,11 @@ impl Network {
     }
 
     fn capture(&mut self, source: SocketAddr, destination: SocketAddr, bytes: &[u8]) {
-        if self.captured.len() == CAPTURED {
-            self.captured.pop_front();
+        let seen = Captured { source, destination, bytes: bytes.to_vec() };
+        if Header::decode(bytes).is_ok_and(|header| !header.kind().is_sealed()) {
+            remember(&mut self.handshakes, seen.clone());
         }
-        self.captured.push_back(Captured { source, destination, bytes: bytes.to_vec() });
+        remember(&mut self.captured, seen);
     }
 
     /// A datagram will arrive, whoever sent it.
@@ -418,6 +426,13 @@ impl Network {
         let path = FourTuple { socket: socket_of(family), local: Some(local), remote: flight.source };
         Some((index, path, flight.bytes))
     }
+}
+
+fn remember(memory: &mut VecDeque<Captured>, seen: Captured) {
+    if memory.len() == CAPTURED {
+        memory.pop_front();
+    }
+    memory.push_back(seen);
 }
 
 impl Nat {

@@ -11,6 +11,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use proptest::prelude::*;
+use vine_core::path::Family;
 
 /// Why a line is no op.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -109,6 +110,29 @@ words! {
     }
 }
 
+words! {
+    /// Which of the two ways between two hosts.
+    Way {
+        /// Both.
+        Both = "both",
+        /// What goes by IPv4.
+        V4 = "v4",
+        /// What goes by IPv6.
+        V6 = "v6",
+    }
+}
+
+impl Way {
+    /// The families that go this way.
+    pub fn families(self) -> &'static [Family] {
+        match self {
+            Way::Both => &[Family::V4, Family::V6],
+            Way::V4 => &[Family::V4],
+            Way::V6 => &[Family::V6],
+        }
+    }
+}
+
 /// The enum with its text form.
 macro_rules! ops {
     ($($(#[$doc:meta])* $name:ident = $word:literal { $($(#[$field_doc:meta])* $field:ident: $ty:ty),* $(,)? })*) => {
@@ -192,6 +216,8 @@ ops! {
         from: u8,
         /// To whom.
         to: u8,
+        /// By which way.
+        way: Way,
         /// One-way delay.
         delay_ms: u16,
         /// Added to it at random, up to this much.
@@ -211,6 +237,8 @@ ops! {
         from: u8,
         /// To whom.
         to: u8,
+        /// By which way.
+        way: Way,
     }
     /// The opposite of `cut`.
     Mend = "mend" {
@@ -218,6 +246,8 @@ ops! {
         from: u8,
         /// To whom.
         to: u8,
+        /// By which way.
+        way: Way,
     }
     /// A host gets new underlay addresses.
     Roam = "roam" {
@@ -408,13 +438,14 @@ fn any_network() -> impl Strategy<Value = Op> {
     let permille = || prop_oneof![3 => Just(0u16), 2 => 1u16..50, 1 => 50u16..400];
     let delay = prop_oneof![4 => 0u16..60, 1 => 60u16..400];
     let jitter = prop_oneof![2 => Just(0u16), 2 => 1u16..40];
-    let link = (host(), host(), delay, jitter, permille(), permille(), permille(), permille());
+    let way = || prop_oneof![3 => Just(Way::Both), 1 => Just(Way::V4), 1 => Just(Way::V6)];
+    let times = (delay, jitter);
+    let link = (host(), host(), way(), times, permille(), permille(), permille(), permille());
     prop_oneof![
-        5 => link.prop_map(|(from, to, delay_ms, jitter_ms, loss, duplicate, reorder, corrupt)| Op::Link {
-            from, to, delay_ms, jitter_ms, loss, duplicate, reorder, corrupt,
+        5 => link.prop_map(|(from, to, way, (delay_ms, jitter_ms), loss, duplicate, reorder, corrupt)| Op::Link { from, to, way, delay_ms, jitter_ms, loss, duplicate, reorder, corrupt,
         }),
-        2 => (host(), host()).prop_map(|(from, to)| Op::Cut { from, to }),
-        3 => (host(), host()).prop_map(|(from, to)| Op::Mend { from, to }),
+        2 => (host(), host(), way()).prop_map(|(from, to, way)| Op::Cut { from, to, way }),
+        3 => (host(), host(), way()).prop_map(|(from, to, way)| Op::Mend { from, to, way }),
         4 => (host(), any::<bool>(), any::<bool>()).prop_map(|(host, port, told)| Op::Roam { host, port, told }),
         2 => host().prop_map(|host| Op::Rebind { host }),
     ]

@@ -106,7 +106,7 @@ impl Setup {
             real: any() < 20,
             keyed: any() < 128,
             v4: often(&mut any) | any(),
-            v6: any() & any(),
+            v6: any(),
             nat: any() & any(),
             restricted: any(),
             finds: u16::from(often(&mut any)) << 8 | u16::from(often(&mut any)),
