@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use vine_core::node::MAX_PEERS;
+use vine_core::MAX_PEERS;
 use vine_core::overlay::{Batch, Gather, Merge, TunPacket};
 use vine_core::path::FourTuple;
 use vine_core::rng::Rng;
