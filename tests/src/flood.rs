@@ -12,7 +12,10 @@ use vine_core::wire::hello::{Hello, NO_COOKIE_MAC};
 /// The Noise message of a Hello with the four required fields in its payload: e 32, enc_s 48, payload 72 + tag 16.
 const NOISE_LEN: usize = 32 + 48 + 72 + 16;
 /// Datagrams between two looks at the clock.
-const BURST: u64 = 50;
+const BURST: usize = 50;
+/// Datagrams made before the flood begins, which then sends them in turn: so that to send one costs the same whatever it
+/// holds, and floods of different kinds can be compared.
+const POOL: u64 = 1 << 16;
 
 /// A small generator of bytes that look random (xorshift64*); floods need many and secrecy of none.
 #[derive(Debug, Clone)]
@@ -84,31 +87,53 @@ impl Load {
     }
 }
 
-/// Sends `rate` datagrams a second to `target` for `duration`, and returns how many were sent.
-///
-/// Datagrams that the kernel refuses count: a flood to a closed port is answered by ICMP errors.
-///
-/// # Errors
-/// Where no socket can be made.
-pub fn send(load: &Load, target: SocketAddr, rate: u64, duration: Duration) -> std::io::Result<u64> {
-    let any: SocketAddr = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().expect("an address");
-    let sockets: Vec<UdpSocket> = (0..8).map(|_| UdpSocket::bind(any)).collect::<Result<_, _>>()?;
-    let (mut noise, mut buffer) = (Noise::new(0x7669_6e65), [0; 2048]);
-    let start = Instant::now();
-    let mut sent = 0;
-    while start.elapsed() < duration {
-        let due = start + Duration::from_nanos(sent * 1_000_000_000 / rate);
-        let wait = due.saturating_duration_since(Instant::now());
-        if !wait.is_zero() {
-            std::thread::sleep(wait);
+/// Datagrams ready to be sent.
+#[derive(Debug)]
+pub struct Flood {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+    sockets: Vec<UdpSocket>,
+    target: SocketAddr,
+}
+
+impl Flood {
+    /// Makes the datagrams of a load, and sockets to send them from.
+    ///
+    /// # Errors
+    /// Where no socket can be made.
+    pub fn new(load: &Load, target: SocketAddr) -> std::io::Result<Flood> {
+        let any: SocketAddr = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().expect("an address");
+        let sockets = (0..8).map(|_| UdpSocket::bind(any)).collect::<Result<_, _>>()?;
+        let (mut noise, mut buffer) = (Noise::new(0x7669_6e65), [0; 2048]);
+        let mut flood = Flood { bytes: Vec::new(), ends: Vec::new(), sockets, target };
+        for number in 0..POOL {
+            let length = load.fill(number, &mut noise, &mut buffer);
+            flood.bytes.extend_from_slice(&buffer[..length]);
+            flood.ends.push(flood.bytes.len());
         }
-        for socket in sockets.iter().cycle().take(BURST as usize) {
-            let length = load.fill(sent, &mut noise, &mut buffer);
-            let _ = socket.send_to(&buffer[..length], target);
-            sent += 1;
-        }
+        Ok(flood)
     }
-    Ok(sent)
+
+    /// Sends `rate` datagrams a second for `duration`, and returns how many were sent.
+    ///
+    /// Datagrams that the kernel refuses count: a flood to a closed port is answered by ICMP errors.
+    pub fn send(&self, rate: u64, duration: Duration) -> u64 {
+        let starts = std::iter::once(&0).chain(&self.ends);
+        let mut datagrams = starts.zip(&self.ends).map(|(from, to)| &self.bytes[*from..*to]).cycle();
+        let (start, mut sent) = (Instant::now(), 0);
+        while start.elapsed() < duration {
+            let due = start + Duration::from_nanos(sent * 1_000_000_000 / rate);
+            let wait = due.saturating_duration_since(Instant::now());
+            if !wait.is_zero() {
+                std::thread::sleep(wait);
+            }
+            for (socket, datagram) in self.sockets.iter().cycle().zip(&mut datagrams).take(BURST) {
+                let _ = socket.send_to(datagram, self.target);
+                sent += 1;
+            }
+        }
+        sent
+    }
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! Sends a flood to a UDP port; see `vine_tests::flood`.
 //!
 //! `flood TARGET RATE SECONDS junk|no-mac` or `flood TARGET RATE SECONDS mac|replay PEER_ID NETWORK_ID [CAPTURED_HELLO]...`;
-//! prints how many datagrams it sent and in how many seconds.
+//! prints `begins` when it does, and at the end how many datagrams it sent and in how many seconds.
 
 use std::error::Error;
 use std::time::{Duration, Instant};
 
 use vine_core::identity::PeerId;
-use vine_tests::flood::{Load, send};
+use vine_tests::flood::{Flood, Load};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -24,8 +24,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         _ => return Err(format!("no such flood: {kind} {rest:?}").into()),
     };
+    let flood = Flood::new(&load, target.parse()?)?;
+    let (rate, duration) = (rate.parse()?, Duration::from_secs_f64(seconds.parse()?));
+    println!("begins");
     let start = Instant::now();
-    let sent = send(&load, target.parse()?, rate.parse()?, Duration::from_secs_f64(seconds.parse()?))?;
+    let sent = flood.send(rate, duration);
     println!("{sent} {:.3}", start.elapsed().as_secs_f64());
     Ok(())
 }
