@@ -124,7 +124,8 @@ impl World {
         let of = |side: Side| {
             let host = &self.hosts[side as usize];
             let sessions: Vec<_> = host.node.sessions().collect();
-            let peers: Vec<_> = host.node.peers().map(|peer| (peer.name.to_owned(), peer.state, peer.last_proof)).collect();
+            let peers: Vec<_> =
+                host.node.peers().map(|peer| (peer.name.to_owned(), peer.state, peer.last_proof)).collect();
             let drops: Vec<_> = host.node.counters().drops().filter(|(_, count)| *count > 0).collect();
             format!("{side:?} at {}: {peers:?} {sessions:?} {drops:?} up {:?}\n", host.address, host.up)
         };

@@ -155,7 +155,9 @@ impl World {
             Op::Duplicate(pick) => _ = self.peek(pick).map(|datagram| self.arrive(datagram)),
             Op::Corrupt(pick, edit) => _ = self.peek(pick).map(|datagram| self.arrive(corrupted(datagram, edit))),
             Op::Reflect(pick) => {
-                _ = self.peek(pick).map(|UnderWay { from, to, bytes }| self.arrive(UnderWay { from: to, to: from, bytes }))
+                _ = self
+                    .peek(pick)
+                    .map(|UnderWay { from, to, bytes }| self.arrive(UnderWay { from: to, to: from, bytes }))
             }
             Op::Spoof(pick, from) => {
                 _ = self.peek(pick).map(|datagram| self.arrive(UnderWay { from: address(from), ..datagram }))
