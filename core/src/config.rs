@@ -11,6 +11,9 @@ use crate::identity::PeerId;
 use crate::overlay::Prefix;
 use crate::path::SocketInfo;
 
+/// Peers that a node holds at most.
+pub const MAX_PEERS: usize = 65_536;
+
 /// The name of a network, 1 to [`NetworkId::MAX_LEN`] bytes of UTF-8. Nodes of different networks cannot talk.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NetworkId(String);
@@ -155,7 +158,7 @@ pub enum ConfigError {
         other: String,
     },
     /// More peers than a node holds.
-    #[error("{count} peers are listed; a node holds at most {max}", max = crate::node::MAX_PEERS)]
+    #[error("{count} peers are listed; a node holds at most {max}", max = MAX_PEERS)]
     TooManyPeers {
         /// How many.
         count: usize,

@@ -110,7 +110,7 @@ mod timers;
 pub mod wire;
 
 pub use command::{Command, CommandError};
-pub use config::{ConfigError, NetworkId, NetworkKey, NodeConfig, PeerConfig, Policy};
+pub use config::{ConfigError, MAX_PEERS, NetworkId, NetworkKey, NodeConfig, PeerConfig, Policy};
 pub use counters::{Counters, DropReason};
 pub use event::{DownReason, Event};
 pub use identity::{Identity, PeerId};

@@ -1,8 +1,7 @@
 //! Who may be in a network with whom: one owner a range, one peer a key.
 
-use crate::config::{ConfigError, PeerConfig};
+use crate::config::{ConfigError, MAX_PEERS, PeerConfig};
 use crate::identity::PeerId;
-use crate::node::MAX_PEERS;
 use crate::overlay::Prefix;
 
 /// Checks that a list of peers can stand beside this node and its ranges.

@@ -6,7 +6,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use crate::config::PeerConfig;
-use crate::path::{FourTuple, PathSet, PathSlot};
+use crate::path::{FourTuple, PathSet, PathSlot, PathState};
 use crate::session::handshake::{Initiation, PeerKeys};
 use crate::session::{BootId, Sessions};
 use crate::time::Instant;
@@ -18,8 +18,8 @@ const RECEIPT_DELAY: Duration = Duration::from_millis(50);
 const RECEIPT_LANES: usize = 8;
 
 /// An idle pair behind a NAT says this often that it is there. RFC 4787 REQ-5 lets a NAT forget after two minutes; many
-/// forget after 30 s.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(25);
+/// forget after 30 s. With the hourly rekey an idle side stays below one datagram in 25 s.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(26);
 
 /// Data that was sent and stays without receipt on any path for this long makes this side say Hello.
 const HELLO_AFTER: Duration = Duration::from_secs(1);
@@ -290,6 +290,13 @@ impl Peer {
     /// Whether the peer has been silent for so long that it is to be reported down.
     pub(crate) fn is_lost(&self, now: Instant) -> bool {
         self.link == Link::Up && self.paths.unproven_since().is_some_and(|since| since + DOWN_AFTER <= now)
+    }
+
+    /// Whether the preferred path works as far as is known. There may well be something unreceipted: where packets follow
+    /// each other closely there always is.
+    pub(crate) fn is_answering(&self, now: Instant) -> bool {
+        let usable = self.paths.preferred().is_some_and(|(_, path)| path.state == PathState::Usable);
+        usable && self.paths.unproven_since().is_none_or(|since| now < since + DOWN_AFTER)
     }
 
     /// Makes room for one more Ping of the operator.

@@ -1,7 +1,8 @@
 //! Tests of vine as a whole.
 //!
 //! [`lab`] puts real daemons into network namespaces: `tests/hosts` and `tests/flood` stand on it. [`flood`] makes hostile datagrams. `tests/tidy.rs` holds the
-//! rules of the repository.
+//! rules of the repository. [`sim`] runs production nodes on virtual time.
 
 pub mod flood;
 pub mod lab;
+pub mod sim;

@@ -123,7 +123,10 @@ impl Node {
         let session = Session::new(agreed, true, now);
         let local_index = session.index();
         let ours_wins = shared.local.peer_id() < peer.config.id;
-        peer.sessions.begin(session, now, ours_wins, &mut shared.indices);
+        if !peer.sessions.begin(session, now, ours_wins, &mut shared.indices) {
+            self.reschedule(index);
+            return Ok(());
+        }
         self.adopt(index, path);
         self.shared.send(Send::HelloFinish { peer: index, index: local_index });
         self.prove_path(index, path);
@@ -161,6 +164,11 @@ impl Node {
                 peer.stamp = stamp;
             }
             peer.greeting = None;
+            peer.departed = false;
+            // What is still under way would only replace keys that are new.
+            if let Some(initiation) = peer.initiation.take() {
+                shared.indices.release(initiation.index);
+            }
             shared.counters.sessions_established += 1;
             if begun_by_peer {
                 self.adopt(index, path);
@@ -173,7 +181,7 @@ impl Node {
             }
         }
         if confirmed {
-            self.report_session(index);
+            self.report_session(index, session);
         }
     }
 
@@ -219,15 +227,16 @@ impl Node {
             }
         }
         let confirmed = peer.sessions.current.as_ref().is_some_and(|session| session.confirmed);
-        if usable && confirmed && peer.link == Link::Down && peer.paths.unproven_since().is_none() {
+        if usable && confirmed && peer.link == Link::Down && peer.is_answering(shared.now) {
             peer.link = Link::Up;
             shared.outbox.report(Event::PeerUp { peer: peer.config.id });
         }
     }
 
-    fn report_session(&mut self, index: PeerIndex) {
+    /// Reports a confirmed session, unless one that crossed it is used instead.
+    fn report_session(&mut self, index: PeerIndex, session: u32) {
         let Some((peer, shared)) = self.peer_mut(index) else { return };
-        if let Some(session) = peer.sessions.current.as_ref() {
+        if let Some(session) = peer.sessions.current.as_ref().filter(|current| current.index() == session) {
             let restarted = core::mem::take(&mut peer.restarted);
             let (peer, cipher, initiator) = (peer.config.id, session.cipher, session.initiator);
             shared.outbox.report(Event::SessionEstablished { peer, cipher, initiator, restarted });
@@ -254,11 +263,17 @@ impl Node {
 
     /// Sends the Hello that is under way to every place where the peer may be.
     pub(super) fn send_hello(&mut self, index: PeerIndex) {
-        let Some((peer, shared)) = self.peer_mut(index) else { return };
-        let known = peer.paths.proven().chain(peer.heard_at);
-        let configured = peer.config.endpoints.iter().filter_map(|endpoint| shared.path_to(*endpoint));
+        let (routes, shared) = (&self.routes, &mut self.shared);
+        let Some(peer) = self.peers.get(index) else { return };
+        // Two of three Hellos leave the choice of source address to the kernel: the one that a path is pinned to may be gone
+        // without anybody having told.
+        let pinned = peer.greeting.as_ref().is_none_or(|greeting| greeting.attempts % 3 == 1);
+        let pin = |path: FourTuple| FourTuple { local: path.local.filter(|_| pinned), ..path };
+        let known = peer.paths.proven().chain(peer.heard_at).map(pin);
+        // What an overlay range holds is reached through the tunnel that this Hello is to make.
+        let configured = peer.config.endpoints.iter().filter(|endpoint| routes.owner_of(endpoint.ip()).is_none());
         let mut places: heapless::Vec<FourTuple, 16> = heapless::Vec::new();
-        for place in known.chain(configured) {
+        for place in known.chain(configured.filter_map(|endpoint| shared.path_to(*endpoint))) {
             if !places.iter().any(|held| held.remote == place.remote && held.socket == place.socket) {
                 // A peer with more places than this is found at one of the first.
                 let _ = places.push(place);

@@ -169,7 +169,8 @@ impl Node {
             peer.sessions.close(session, &mut shared.indices);
             return;
         }
-        peer.sessions.close_all(&mut shared.indices);
+        // A session that it began meanwhile is not meant: its Hello overtook this.
+        peer.sessions.close_standing(&mut shared.indices);
         peer.paths.reset_except(None);
         peer.departed = true;
         if !peer.config.endpoints.is_empty() {

@@ -49,9 +49,6 @@ use crate::timers::Timers;
 use crate::wire::CloseReason;
 use outbox::{Control, Outbox, Send};
 
-/// Peers that a node holds at most.
-pub const MAX_PEERS: usize = 65_536;
-
 /// What a caller is to do. The bytes of a datagram are in the scratch buffer that was given to [`Node::poll_output`].
 #[derive(Debug)]
 #[must_use = "an output that is not carried out is lost"]

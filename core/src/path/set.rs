@@ -1,6 +1,7 @@
 //! The paths of one peer: their proof, their liveness and the probes that are due.
 
 use core::net::IpAddr;
+use core::ops::Range;
 use core::time::Duration;
 
 use heapless::Vec;
@@ -32,6 +33,9 @@ const RTT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Shortest time without a receipt before a path is suspected (DESIGN section 5: failover).
 const SUSPECT_FLOOR: Duration = Duration::from_millis(200);
+
+/// Longest time without a receipt before a path is suspected: twice what it ever took at best, within these bounds.
+const PATIENCE_LIMIT: Range<Duration> = Duration::from_secs(1)..Duration::from_secs(3);
 
 /// Margin above the RTT: a receiver may hold a receipt for this long.
 const RECEIPT_DELAY: Duration = Duration::from_millis(50);
@@ -133,8 +137,10 @@ impl Path {
 
     /// How long something may stay without receipt before the path is suspected.
     pub fn patience(&self) -> Duration {
-        let srtt = self.rtt.smoothed().unwrap_or(Duration::from_millis(100));
-        (srtt + self.rtt.variation() * 4 + RECEIPT_DELAY).max(SUSPECT_FLOOR)
+        let (smoothed, minimum) = (self.rtt.smoothed().unwrap_or(Duration::from_millis(100)), self.rtt.minimum());
+        // One sample of a host that slept says nothing of the path: it may not buy a dead path more than this.
+        let longest = (minimum * 2).clamp(PATIENCE_LIMIT.start, PATIENCE_LIMIT.end);
+        (smoothed + self.rtt.variation() * 4 + RECEIPT_DELAY).min(longest).max(SUSPECT_FLOOR)
     }
 
     /// Begins a burst of probes with `token`, unless one is running.
@@ -235,10 +241,11 @@ impl PathSet {
         let earned = AMPLIFICATION.saturating_mul(u32::try_from(length).unwrap_or(u32::MAX));
         if let Some(slot) = self.find(arrival) {
             if let Some(path) = self.get_mut(slot) {
-                if path.addresses.local.is_none() {
-                    path.addresses.local = arrival.local;
-                }
                 path.credit = path.credit.map(|credit| credit.saturating_add(earned));
+                if path.addresses.local != arrival.local && arrival.local.is_some() {
+                    path.addresses.local = arrival.local;
+                    self.drop_twins();
+                }
             }
             return (slot, false);
         }
@@ -436,6 +443,22 @@ impl PathSet {
             path.probe = None;
             path.start_probe(now, token());
         }
+        self.drop_twins();
+    }
+
+    /// Where two slots came to hold one path, keeps the preferred one, or else the first.
+    fn drop_twins(&mut self) {
+        let preferred = self.preferred.map(|slot| usize::from(slot.0));
+        for index in 0..self.slots.len() {
+            let Some(addresses) = self.slots[index].as_ref().map(|path| path.addresses) else { continue };
+            let is_twin = |(other, path): (usize, &Option<Path>)| {
+                let before = Some(other) == preferred || (other < index && Some(index) != preferred);
+                other != index && before && path.as_ref().is_some_and(|path| path.addresses == addresses)
+            };
+            if self.slots.iter().enumerate().any(is_twin) {
+                self.slots[index] = None;
+            }
+        }
     }
 
     /// Forgets every path but `keep`: the peer restarted, what was proven with its former self is void.
@@ -578,6 +601,22 @@ mod tests {
         assert!(set.get(other).is_none());
         assert_eq!(set.get(slot).map(|path| path.state), Some(PathState::Suspect));
         assert_eq!(set.next_deadline(), Instant::FAR_FUTURE);
+    }
+
+    #[test]
+    fn a_path_whose_local_address_changes_into_another_s_is_one_path() {
+        let pinned = |ip: [u8; 4]| FourTuple { local: Some(ip.into()), ..at(1) };
+        let (old, new) = (pinned([10, 0, 0, 1]), pinned([10, 0, 0, 2]));
+        let mut set = PathSet::default();
+        let slot = set.insert(start(), old);
+        set.prove(start(), slot, Proof::Handshake);
+        set.reselect(start());
+        let (other, _) = set.note_arrival(start(), &new, 100, || 1);
+        assert_ne!(slot, other);
+        set.on_network_change(start(), &["10.0.0.2".parse().unwrap()], || 2);
+        assert_eq!(set.note_arrival(start(), &new, 100, || 3), (slot, false));
+        assert_eq!(set.iter().count(), 1);
+        assert_eq!(set.preferred().map(|(_, path)| path.addresses), Some(new));
     }
 
     #[test]

@@ -235,16 +235,17 @@ impl Sessions {
         }
     }
 
-    /// Puts a session that this node began into use: it sends from now on, and is confirmed later.
-    ///
-    /// Unless a crossing one that the peer began, and that wins, is confirmed already: the peer would never send under
-    /// this one, so it would stay unconfirmed. Then it only receives.
-    pub(crate) fn begin(&mut self, session: Session, now: Instant, ours_wins: bool, indices: &mut Indices) {
+    /// Puts a session that this node began into use: it sends from now on, and is confirmed later. Returns false, and
+    /// forgets the session, where it crossed one that is in use already and wins over it: the peer will never send under
+    /// the loser, so that it would stay unconfirmed here.
+    #[must_use]
+    pub(crate) fn begin(&mut self, session: Session, now: Instant, ours_wins: bool, indices: &mut Indices) -> bool {
         if self.current.as_ref().is_some_and(|current| yields(&session, current, now, ours_wins)) {
-            self.set_previous(session, now, indices);
-        } else {
-            self.make_current(session, now, indices);
+            indices.release(session.index());
+            return false;
         }
+        self.make_current(session, now, indices);
+        true
     }
 
     /// Notes that something authenticated under the session `index`. Returns whether that confirmed it.
@@ -332,10 +333,15 @@ impl Sessions {
 
     /// Closes every session.
     pub(crate) fn close_all(&mut self, indices: &mut Indices) {
-        let standing = self.current.take().into_iter().chain(self.previous.take());
-        standing.for_each(|session| indices.release(session.index()));
+        self.close_standing(indices);
         self.pending.iter().for_each(|pending| indices.release(pending.session.index()));
         self.pending.clear();
+    }
+
+    /// Closes the sessions that send or have sent, but none that the peer began and that waits for its confirmation.
+    pub(crate) fn close_standing(&mut self, indices: &mut Indices) {
+        let standing = self.current.take().into_iter().chain(self.previous.take());
+        standing.for_each(|session| indices.release(session.index()));
     }
 
     /// The sessions whose HelloFinish is to be repeated now.
@@ -404,7 +410,7 @@ mod tests {
             for ours_first in [true, false] {
                 let (mut sessions, mut indices) = (Sessions::default(), Indices::default());
                 sessions.add_pending(pending(2), &mut indices);
-                sessions.begin(session(1, true), NOW, ours_wins, &mut indices);
+                assert!(sessions.begin(session(1, true), NOW, true, &mut indices));
                 for index in if ours_first { [1, 2] } else { [2, 1] } {
                     assert!(sessions.confirm(index, NOW, ours_wins, &mut indices));
                 }
@@ -420,9 +426,8 @@ mod tests {
             let (mut sessions, mut indices) = (Sessions::default(), Indices::default());
             sessions.add_pending(pending(2), &mut indices);
             assert!(sessions.confirm(2, NOW, ours_wins, &mut indices));
-            sessions.begin(session(1, true), NOW, ours_wins, &mut indices);
+            assert_eq!(sessions.begin(session(1, true), NOW, ours_wins, &mut indices), ours_wins);
             assert_eq!(current(&sessions), Some(if ours_wins { 1 } else { 2 }));
-            assert!(sessions.get_mut(1).is_some() && sessions.get_mut(2).is_some(), "both receive");
             assert_eq!(sessions.expire(NOW + PENDING_LIFETIME, &mut indices), ours_wins, "nothing has failed");
         }
     }
@@ -430,7 +435,7 @@ mod tests {
     #[test]
     fn a_later_session_is_not_taken_for_a_crossing_one() {
         let (mut sessions, mut indices) = (Sessions::default(), Indices::default());
-        sessions.begin(session(1, true), NOW, true, &mut indices);
+        assert!(sessions.begin(session(1, true), NOW, true, &mut indices));
         sessions.confirm(1, NOW, true, &mut indices);
         sessions.add_pending(pending(2), &mut indices);
         assert!(sessions.confirm(2, NOW + PENDING_LIFETIME, true, &mut indices));
@@ -440,9 +445,9 @@ mod tests {
     #[test]
     fn unconfirmed_sessions_end_and_the_former_one_sends_again() {
         let (mut sessions, mut indices) = (Sessions::default(), Indices::default());
-        sessions.begin(session(1, true), NOW, true, &mut indices);
+        assert!(sessions.begin(session(1, true), NOW, true, &mut indices));
         sessions.confirm(1, NOW, true, &mut indices);
-        sessions.begin(session(2, true), NOW, true, &mut indices);
+        assert!(sessions.begin(session(2, true), NOW, true, &mut indices));
         for index in 3..9 {
             sessions.add_pending(pending(index), &mut indices);
         }

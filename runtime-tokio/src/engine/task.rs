@@ -19,8 +19,11 @@ use crate::host;
 use crate::tun::{FRAME_ROOM, Tun, VNET_HEADER};
 use crate::udp::{Received, Sent, Udp};
 
-/// TUN reads before the sockets have their turn: 1 MiB of large packets, some 2 ms of a fast link.
-const TUN_READS: usize = 16;
+/// TUN reads before the sockets have their turn: as many small packets as one segmented send takes.
+const TUN_READS: usize = 64;
+
+/// Bytes read from the TUN before the sockets have their turn: 16 large packets, some 2 ms of a fast link.
+const TUN_BYTES: usize = 1 << 20;
 
 /// Requests before the packets have their turn.
 const REQUESTS: usize = 8;
@@ -296,9 +299,10 @@ impl Task {
     /// Returns whether there may be more frames.
     fn read_tun(&mut self) -> Result<bool, Exit> {
         let mut left = true;
+        let mut bytes = 0;
         for _ in 0..TUN_READS {
             match self.parts.tun.try_read(&mut self.frame) {
-                Ok(length) if self.take_frame(length) => {}
+                Ok(length) if self.take_frame(length) => bytes += length,
                 // Blocked: room in the socket is what is waited for.
                 Ok(_) => return Ok(false),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -307,6 +311,9 @@ impl Task {
                 }
                 Err(error) if host::tun::is_gone(&error) => return Err(Exit::TunGone(error.to_string())),
                 Err(_) => self.parts.counters.add(Count::TunRead),
+            }
+            if bytes >= TUN_BYTES {
+                break;
             }
         }
         self.flush();

@@ -5,10 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::TryStreamExt;
 use nix::errno::Errno;
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkMessage};
 use rtnetlink::packet_route::route::{
@@ -23,6 +24,10 @@ use crate::tun::TunConfig;
 /// Protocol number of our routes, so that `ip route show proto 118` lists them. Numbers above 4 are free for routing
 /// daemons; 118 is an ASCII `v` and nobody's in iproute2's table.
 const ROUTE_PROTOCOL: RouteProtocol = RouteProtocol::Other(118);
+
+/// Packets that the interface queues while the engine is busy. The driver's default of 500 is two TCP windows' worth of
+/// small packets.
+const QUEUE_LENGTH: u32 = 1000;
 
 /// Why the TUN interface could not be given its addresses or routes.
 #[derive(Debug, thiserror::Error)]
@@ -175,8 +180,13 @@ impl Existing {
         if table != u32::from(RouteHeader::RT_TABLE_MAIN) || header.flags.contains(RouteFlags::Cloned) {
             return None;
         }
-        // A default route has no destination, and nothing of ours is in its way: more specific ones win.
-        let prefix = Prefix::containing(destination?, header.destination_prefix_length).ok()?;
+        // A default route names no destination.
+        let destination = destination.unwrap_or(match header.address_family {
+            AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            _ => return None,
+        });
+        let prefix = Prefix::containing(destination, header.destination_prefix_length).ok()?;
         Some(Existing { prefix, interface, protocol: header.protocol })
     }
 }
@@ -336,7 +346,9 @@ impl Interface {
     }
 
     async fn bring_up(&self) -> Result<(), NetworkError> {
-        let message = LinkUnspec::new_with_index(self.index).up().build();
+        // The queue's length goes by netlink too: the older ioctl wants privileges over the whole machine, which the root of
+        // a user namespace does not have.
+        let message = LinkUnspec::new_with_index(self.index).txqueuelen(QUEUE_LENGTH).up().build();
         self.netlink.handle.link().set(message).execute().await.map_err(|error| match errno(&error) {
             Some(Errno::EPERM) => NetworkError::NotPermitted(self.name.clone()),
             _ => NetworkError::Link { name: self.name.clone(), source: to_io(error) },

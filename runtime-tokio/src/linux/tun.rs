@@ -11,10 +11,6 @@ use vine_core::overlay::Merge;
 
 use crate::tun::{TunConfig, VNET_HEADER};
 
-/// Packets that the interface queues while the engine is busy. The driver's default of 500 is two TCP windows' worth of
-/// small packets.
-const QUEUE_LENGTH: u32 = 1000;
-
 /// Most parts of one write: what a gathered packet has. The kernel's own limit is 1024 slices.
 const MAX_PARTS: usize = 64;
 
@@ -61,7 +57,7 @@ pub(crate) struct KernelTun {
 }
 
 impl KernelTun {
-    /// Creates the interface with its MTU and queue length; it stays down and without addresses.
+    /// Creates the interface with its MTU; it stays down and without addresses.
     ///
     /// The caller has made sure that no interface of that name exists: the driver would attach to a persistent one.
     pub(crate) fn create(config: &TunConfig) -> Result<KernelTun, TunError> {
@@ -70,7 +66,7 @@ impl KernelTun {
             .name(config.name.as_str())
             .enable(false)
             .with(|linux| {
-                linux.offload(true).tx_queue_len(QUEUE_LENGTH);
+                linux.offload(true);
             })
             .build_async()
             .map_err(|error| explain(&config.name, error))?;

@@ -1,0 +1,193 @@
+//! What each [`Op`] does to a [`World`].
+
+use std::time::Duration;
+
+use vine_core::path::{Family, FourTuple};
+use vine_core::wire::HEADER_LEN;
+use vine_core::wire::envelope::{MAGIC, VERSION};
+use vine_core::{Command, Instant};
+
+use super::network::{Captured, Link, ghost, socket_of};
+use super::op::{Op, Origin};
+use super::world::World;
+
+impl World {
+    /// Makes something happen. Every op is legal at any time.
+    pub fn apply(&mut self, op: &Op) {
+        let count = self.hosts.len();
+        let host = |number: u8| usize::from(number) % count;
+        self.coverage.hit(format!("op: {}", op.to_string().split(' ').next().unwrap_or_default()));
+        match *op {
+            Op::Wait { us } => self.run_for(Duration::from_micros(us)),
+            Op::Send { from, to, kind, len, count } => {
+                self.send(host(from), host(to), kind, usize::from(len), usize::from(count));
+            }
+            Op::Spoof { from, to, whose } => self.spoof(host(from), host(to), host(whose)),
+            Op::Stray { from } => self.send_forged(host(from), host(from), None),
+            Op::Stream { from, to, every_ms } => {
+                self.stream(host(from), host(to), Duration::from_millis(every_ms.into()));
+            }
+            Op::Link { .. } | Op::Cut { .. } | Op::Mend { .. } | Op::Roam { .. } | Op::Rebind { .. } => {
+                self.change_network(op);
+            }
+            Op::Replay { .. } | Op::Reflect { .. } | Op::Garble { .. } | Op::Truncate { .. } | Op::Garbage { .. } => {
+                self.attack(op);
+            }
+            Op::Crash { host: at } => self.crash(host(at)),
+            Op::Start { host: at, clock_ms } => {
+                let at = host(at);
+                if self.hosts[at].node.is_none() {
+                    self.hosts[at].clock_ms = clock_ms;
+                    self.start(at);
+                }
+            }
+            Op::Shutdown { host: at } => self.shut_down(host(at)),
+            Op::Reload { host: at, without } => {
+                let peers = (0..count).filter(|peer| *peer != host(at) && *peer != host(without));
+                self.reload(host(at), peers);
+            }
+            Op::Endpoints { host: at, peer, found } => self.look_up(host(at), host(peer), found),
+            Op::Ping { host: at, peer } => drop(self.ping(host(at), host(peer))),
+            Op::Wake { host: at } => self.tell_addresses(host(at)),
+            Op::Clock { host: at, ms } => {
+                let at = host(at);
+                self.hosts[at].clock_ms = ms;
+                let time = self.hosts[at].wall_clock(self.now());
+                let _ = self.command(at, Command::SetUnixTime(time)); // A host that is down reads it when it starts.
+            }
+            Op::Timeout { host: at, off_us } => self.odd_timeout(host(at), off_us),
+            Op::Stall { host: at, on } => self.stall(host(at), on),
+            Op::Hoard { host: at, on } => self.hoard(host(at), on),
+        }
+    }
+
+    fn spoof(&mut self, from: usize, to: usize, whose: usize) {
+        if from != to && whose != from && whose != to {
+            self.send_forged(from, whose, Some(to));
+        }
+    }
+
+    fn change_network(&mut self, op: &Op) {
+        let host = |number: u8| usize::from(number) % self.hosts.len();
+        match *op {
+            Op::Link { from, to, delay_ms, jitter_ms, loss, duplicate, reorder, corrupt } => {
+                let (from, to) = (host(from), host(to));
+                let cut = self.network.link(from, to).cut;
+                let (delay, jitter) = (Duration::from_millis(delay_ms.into()), Duration::from_millis(jitter_ms.into()));
+                self.network.set_link(from, to, Link { delay, jitter, loss, duplicate, reorder, corrupt, cut });
+            }
+            Op::Cut { from, to } => self.set_cut(host(from), host(to), true),
+            Op::Mend { from, to } => self.set_cut(host(from), host(to), false),
+            Op::Roam { host: at, port, told } => self.roam(host(at), port, told),
+            Op::Rebind { host: at } => {
+                if self.network.rebind(host(at)) {
+                    self.coverage.hit("NAT rebound");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Cuts a link in one direction, or mends it.
+    pub fn set_cut(&mut self, from: usize, to: usize, cut: bool) {
+        let link = self.network.link(from, to);
+        self.network.set_link(from, to, Link { cut, ..link });
+    }
+
+    /// A host moves; its runtime tells the node, if it is one that watches.
+    pub fn roam(&mut self, host: usize, port_only: bool, told: bool) {
+        self.network.roam(host, port_only);
+        if told {
+            self.tell_addresses(host);
+        }
+    }
+
+    fn attack(&mut self, op: &Op) {
+        let captured = |which: u16| {
+            let from_latest = usize::from(which).checked_rem(self.network.captured.len())?;
+            self.network.captured.iter().rev().nth(from_latest).cloned()
+        };
+        let forged = match *op {
+            Op::Replay { which, origin: Origin::Same } => captured(which),
+            Op::Replay { which, origin: Origin::Ghost } => {
+                captured(which).map(|seen| Captured { source: ghost(Family::of(&seen.destination)), ..seen })
+            }
+            Op::Reflect { which } => {
+                captured(which).map(|seen| Captured { source: seen.destination, destination: seen.source, ..seen })
+            }
+            Op::Garble { which, bit } => captured(which).map(|mut seen| {
+                let bit = usize::from(bit) % (seen.bytes.len() * 8);
+                seen.bytes[bit / 8] ^= 1 << (bit % 8);
+                seen
+            }),
+            Op::Truncate { which, len } => captured(which).map(|mut seen| {
+                seen.bytes.truncate(usize::from(len) % seen.bytes.len());
+                seen
+            }),
+            Op::Garbage { to, kind, len } => self.garbage(usize::from(to) % self.hosts.len(), kind, len.into()),
+            _ => None,
+        };
+        if let Some(Captured { source, destination, bytes }) = forged {
+            self.network.inject(self.now(), source, destination, bytes);
+        }
+    }
+
+    /// Bytes behind a header that may pass; every other one for a session that was seen.
+    fn garbage(&mut self, to: usize, kind: u8, len: usize) -> Option<Captured> {
+        let destination = self.network.public_endpoints(to).first().copied()?;
+        let mut bytes = vec![0; HEADER_LEN + len];
+        self.rng.fill(&mut bytes);
+        bytes[..4].copy_from_slice(&[MAGIC, VERSION, kind, u8::from(matches!(kind, 3 | 5))]);
+        if let Some(seen) = self.network.captured.back().filter(|_| len.is_multiple_of(2)) {
+            bytes[4..8].copy_from_slice(&seen.bytes[4..8]);
+        }
+        Some(Captured { source: ghost(Family::of(&destination)), destination, bytes })
+    }
+
+    fn odd_timeout(&mut self, host: usize, off_us: i64) {
+        let local = self.hosts[host].local(self.now());
+        let off = Duration::from_micros(off_us.unsigned_abs());
+        let at = if off_us < 0 { local - off } else { local + off };
+        if !self.hosts[host].stalled {
+            self.timeout_at(host, at);
+        }
+    }
+
+    /// The process of a host stops or goes on.
+    pub fn stall(&mut self, host: usize, on: bool) {
+        if self.hosts[host].node.is_none() || self.hosts[host].stalled == on {
+            return;
+        }
+        self.hosts[host].stalled = on;
+        if !on {
+            let waiting: Vec<(FourTuple, Vec<u8>)> = self.hosts[host].inbox.drain(..).collect();
+            self.receive(host, waiting);
+        }
+    }
+
+    /// The caller of a node begins to poll nothing, or polls again.
+    pub fn hoard(&mut self, host: usize, on: bool) {
+        if self.hosts[host].node.is_some() {
+            self.hosts[host].hoarding = on;
+            self.settle(host);
+        }
+    }
+
+    /// Where a datagram would seem to come from that `from` sends to `to` from its own first address.
+    pub fn path_between(&self, from: usize, to: usize) -> FourTuple {
+        let remote = self.network.public_endpoints(from)[0];
+        let local = self.network.public_endpoints(to)[0].ip();
+        FourTuple { socket: socket_of(Family::of(&remote)), local: Some(local), remote }
+    }
+
+    /// A datagram reaches `to` as if `from` had sent it.
+    pub fn inject(&mut self, from: usize, to: usize, bytes: Vec<u8>) {
+        let (source, destination) = (self.network.public_endpoints(from)[0], self.network.public_endpoints(to)[0]);
+        self.network.inject(self.now(), source, destination, bytes);
+    }
+
+    /// The moment from which on `has_reached` counts.
+    pub fn mark(&self) -> Instant {
+        self.now()
+    }
+}

@@ -1,0 +1,134 @@
+//! The second phase of a run: faults end, and everybody who can reach somebody must do so soon.
+
+use std::time::Duration;
+
+use vine_core::node::PeerState;
+use vine_core::{Counters, Instant};
+
+use super::host::Host;
+use super::network::Link;
+use super::world::World;
+
+/// Within this time after the last fault packets flow again, where nothing is lost any more.
+pub const DEADLINE: Duration = Duration::from_secs(2);
+
+/// The same, where something still is: two or three Hellos or answers in a row may be.
+pub const LOSSY_DEADLINE: Duration = Duration::from_millis(4_500);
+
+/// How often everybody sends to everybody meanwhile.
+const EVERY: Duration = Duration::from_millis(100);
+
+/// What is left of the faults: of a thousand datagrams so many are lost.
+const LOSS: u16 = 50;
+
+/// Ends every fault (but for some loss, if `lossy`): hosts run, links carry, everybody allows everybody.
+pub fn heal(world: &mut World, lossy: bool) {
+    let count = world.hosts.len();
+    let loss = if lossy { LOSS } else { 0 };
+    world.end_streams();
+    for from in 0..count {
+        for to in 0..count {
+            let delay = Duration::from_millis(5 + world.rng.below(35));
+            let jitter = Duration::from_millis(2);
+            world.network.set_link(from, to, Link { delay, jitter, loss, ..Link::default() });
+        }
+    }
+    for host in 0..count {
+        world.hoard(host, false);
+        world.stall(host, false);
+        world.start(host);
+        world.reload(host, (0..count).filter(|peer| *peer != host));
+    }
+    // A node that was told a time ahead of the true one stands still until that has come.
+    let ahead = |host: &Host| host.running().now().since(host.local(world.now()));
+    let longest = world.hosts.iter().map(ahead).max().unwrap_or_default();
+    world.run_for(longest);
+    for (a, b) in pairs(count) {
+        let a_finds_b = finds(world, a, b);
+        let b_finds_a = finds(world, b, a);
+        if !a_finds_b && !b_finds_a {
+            // The operator of one of them looks the other one up.
+            let (asks, for_whom) = if world.rng.below(2) == 0 { (a, b) } else { (b, a) };
+            world.look_up(asks, for_whom, true);
+        }
+    }
+}
+
+fn pairs(count: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..count).flat_map(move |a| (a + 1..count).map(move |b| (a, b)))
+}
+
+/// Whether `from` is configured with an address at which `to` is.
+fn finds(world: &World, from: usize, to: usize) -> bool {
+    let known = world.hosts[from].endpoints.get(&to);
+    known.is_some_and(|known| known.iter().any(|endpoint| world.network.leads_to(from, to, endpoint)))
+}
+
+/// Holds the healed world to what was promised.
+///
+/// # Panics
+/// Where a promise is broken.
+pub fn check(world: &mut World, lossy: bool) {
+    let deadline = if lossy { LOSSY_DEADLINE } else { DEADLINE };
+    let count = world.hosts.len();
+    let expected: Vec<(usize, usize)> =
+        pairs(count).filter(|&(a, b)| finds(world, a, b) || finds(world, b, a)).collect();
+    let started = world.now();
+    for &(a, b) in &expected {
+        world.stream(a, b, EVERY);
+        world.stream(b, a, EVERY);
+    }
+    world.run_for(deadline);
+    for &(a, b) in &expected {
+        for (from, to) in [(a, b), (b, a)] {
+            assert!(world.has_reached(from, to, started), "nothing from host {from} reaches host {to} in {deadline:?}");
+        }
+    }
+    let settled = world.now();
+    world.run_for(Duration::from_secs(2));
+    for &(a, b) in &expected {
+        check_state(world, a, b);
+        check_state(world, b, a);
+    }
+    world.end_streams();
+    world.run_for(Duration::from_millis(500));
+    for &(a, b) in &expected {
+        check_flow(world, a, b, settled);
+        check_flow(world, b, a, settled);
+    }
+    world.run_for(Duration::from_secs(20));
+    for host in 0..count {
+        check_counters(world, host);
+    }
+}
+
+/// Nearly everything arrives by now.
+fn check_flow(world: &World, from: usize, to: usize, settled: Instant) {
+    let (arrived, sent) = world.ledger.between(from, to, settled, settled + Duration::from_secs(2));
+    assert!(sent > 0 && arrived * 10 >= sent * 7, "{arrived} of {sent} packets from host {from} reach host {to}");
+}
+
+/// A host says that a peer is connected, by confirmed keys.
+fn check_state(world: &mut World, host: usize, peer: usize) {
+    let id = world.id(peer);
+    assert!(world.is_up(host, peer), "host {host} has not reported host {peer} up");
+    // A lost receipt makes a path suspect for a moment.
+    let connected = world.run_while(Duration::from_secs(1), |world| state(world, host, peer) == PeerState::Connected);
+    assert!(connected, "host {host} calls host {peer} {}", state(world, host, peer).name());
+    let node = world.hosts[host].running();
+    let session = node.sessions().find(|session| session.id == id).expect("there is a session");
+    assert!(session.confirmed, "host {host} sends to host {peer} under keys that are not confirmed");
+    assert!(session.path.is_some(), "host {host} has no path to host {peer}");
+}
+
+fn state(world: &World, host: usize, peer: usize) -> PeerState {
+    let (node, id) = (world.hosts[host].running(), world.id(peer));
+    node.peers().find(|view| view.id == id).expect("the peer is allowed").state
+}
+
+fn check_counters(world: &World, host: usize) {
+    let machine = &world.hosts[host];
+    let counters: &Counters = machine.running().counters();
+    assert_eq!(counters.packets_received, machine.delivered, "host {host} counts packets that it did not deliver");
+    assert!(counters.sessions_established as usize >= machine.met.len(), "host {host} miscounts sessions");
+}

@@ -1,0 +1,218 @@
+//! A simulated machine: one production node, and what surrounds it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+
+use vine_core::path::{Family, FourTuple, SocketInfo};
+use vine_core::session::CryptoBackend;
+use vine_core::{
+    Counters, Event, Identity, Instant, NetworkId, NetworkKey, Node, NodeConfig, PeerConfig, PeerId, Policy, UnixTime,
+};
+
+use super::network::socket_of;
+use super::traffic::overlay_prefixes;
+
+/// What the wall clocks of hosts without skew say at the beginning.
+const WALL_CLOCK_MS: i64 = 1_760_000_000_000;
+
+/// Datagrams that wait in the sockets of a host whose process stands still; more are lost.
+const SOCKET_BUFFER: usize = 256;
+
+/// What a host is before anything happens.
+#[derive(Clone, Debug)]
+pub struct HostSpec {
+    /// It has an IPv4 address.
+    pub v4: bool,
+    /// It has an IPv6 address.
+    pub v6: bool,
+    /// A NAT stands before its IPv4 address; `true` for one that lets in only what was sent to.
+    pub nat: Option<bool>,
+    /// The hosts that it allows.
+    pub peers: Vec<usize>,
+    /// Those of them whose addresses it is configured with.
+    pub finds: Vec<usize>,
+    /// The name of its network.
+    pub network_id: String,
+    /// The key of its network.
+    pub network_key: Option<[u8; 32]>,
+    /// How far its wall clock is off.
+    pub clock_ms: i64,
+    /// Its kernel finishes checksums.
+    pub offload: bool,
+    /// It prefers AES.
+    pub aes: bool,
+}
+
+impl HostSpec {
+    /// A host with IPv4 that allows and finds these.
+    pub fn with_peers(peers: impl IntoIterator<Item = usize>) -> HostSpec {
+        let peers: Vec<usize> = peers.into_iter().collect();
+        HostSpec {
+            v4: true,
+            v6: false,
+            nat: None,
+            finds: peers.clone(),
+            peers,
+            network_id: "sim".into(),
+            network_key: None,
+            clock_ms: 0,
+            offload: false,
+            aes: false,
+        }
+    }
+}
+
+/// The machine. See the [module](self).
+#[derive(Debug)]
+pub struct Host {
+    /// What it was at first.
+    pub spec: HostSpec,
+    /// Its identity, for good.
+    pub id: PeerId,
+    /// Its node, while it runs.
+    pub node: Option<Node>,
+    /// How far its wall clock is off.
+    pub clock_ms: i64,
+    /// The hosts that it allows now.
+    pub peers: BTreeSet<usize>,
+    /// Where its configuration says that they are.
+    pub endpoints: BTreeMap<usize, Vec<SocketAddr>>,
+    /// Its process stands still.
+    pub stalled: bool,
+    /// Its caller polls nothing.
+    pub hoarding: bool,
+    /// What waits in its sockets.
+    pub inbox: VecDeque<(FourTuple, Vec<u8>)>,
+    /// What the node reported, over all lives.
+    pub events: Vec<(Instant, Event)>,
+    /// The peers that were last reported up.
+    pub up: BTreeSet<PeerId>,
+    /// How often it was started.
+    pub lives: u32,
+    /// Packets that the present life gave to the host.
+    pub delivered: u64,
+    /// Timeouts that led to nothing: how many since when.
+    pub idle_wakes: (Instant, u32),
+    /// How often a deadline of the node came.
+    pub wakes: u64,
+    /// The peers that a session was established with in this life.
+    pub met: BTreeSet<PeerId>,
+    identity: [u8; 32],
+    /// The world's time at which the present life began, and what the node's own clock said then.
+    born: (Instant, Instant),
+}
+
+impl Host {
+    /// The host with a number.
+    pub fn new(index: usize, spec: HostSpec) -> Host {
+        let mut identity = [0x5e; 32];
+        identity[..8].copy_from_slice(&(index as u64).to_le_bytes());
+        Host {
+            id: Identity::from_seed(identity).peer_id(),
+            identity,
+            node: None,
+            clock_ms: spec.clock_ms,
+            peers: spec.peers.iter().copied().collect(),
+            endpoints: BTreeMap::new(),
+            stalled: false,
+            hoarding: false,
+            inbox: VecDeque::new(),
+            events: Vec::new(),
+            up: BTreeSet::new(),
+            lives: 0,
+            delivered: 0,
+            idle_wakes: (Instant::ORIGIN, 0),
+            wakes: 0,
+            met: BTreeSet::new(),
+            born: (Instant::ORIGIN, Instant::ORIGIN),
+            spec,
+        }
+    }
+
+    /// The node, where one is expected to run.
+    ///
+    /// # Panics
+    /// Where none does.
+    pub fn running(&self) -> &Node {
+        self.node.as_ref().expect("the host runs")
+    }
+
+    /// What the node's own clock says.
+    pub fn local(&self, now: Instant) -> Instant {
+        self.born.1 + now.since(self.born.0)
+    }
+
+    /// When the node wants to be called, on the world's clock. Never, while nobody keeps its deadlines.
+    pub fn deadline(&self) -> Instant {
+        match &self.node {
+            Some(node) if !self.stalled && !self.hoarding => {
+                let (deadline, _) = node.poll_timeout();
+                if deadline == Instant::FAR_FUTURE { deadline } else { self.born.0 + deadline.since(self.born.1) }
+            }
+            _ => Instant::FAR_FUTURE,
+        }
+    }
+
+    /// What the wall clock says.
+    pub fn wall_clock(&self, now: Instant) -> UnixTime {
+        let true_time = WALL_CLOCK_MS + (now.as_nanos() / 1_000_000) as i64;
+        UnixTime((true_time + self.clock_ms).max(0) as u64)
+    }
+
+    /// The configuration of the peers that it allows.
+    pub fn peer_configs(&self, ids: &[PeerId]) -> Vec<PeerConfig> {
+        let config = |peer: &usize| PeerConfig {
+            id: ids[*peer],
+            name: format!("host{peer}"),
+            prefixes: overlay_prefixes(*peer),
+            relay_capable: false,
+            endpoints: self.endpoints.get(peer).cloned().unwrap_or_default(),
+        };
+        self.peers.iter().map(config).collect()
+    }
+
+    /// Starts a node with `seed`, whose clock says `origin` now.
+    pub fn start(
+        &mut self,
+        now: Instant,
+        (index, ids): (usize, &[PeerId]),
+        (seed, origin): ([u8; 32], Instant),
+        crypto: Box<dyn CryptoBackend>,
+    ) {
+        let sockets = [Family::V4, Family::V6].map(|family| SocketInfo { id: socket_of(family), family });
+        let config = NodeConfig {
+            network_id: NetworkId::new(&self.spec.network_id).expect("the simulator names networks well"),
+            network_key: self.spec.network_key.map(NetworkKey::new),
+            sockets: sockets.to_vec(),
+            peers: self.peer_configs(ids),
+            policy: Policy::default(),
+            own_prefixes: overlay_prefixes(index),
+            aes_is_fast: self.spec.aes,
+            checksum_offload: self.spec.offload,
+        };
+        let identity = Identity::from_seed(self.identity);
+        let node = Node::new(config, identity, crypto, seed, origin, self.wall_clock(now));
+        self.node = Some(node.expect("the simulator's configurations are valid"));
+        self.born = (now, origin);
+        self.lives += 1;
+    }
+
+    /// Ends the present life: what the node knew is gone. Returns what it counted.
+    pub fn end(&mut self) -> Option<Counters> {
+        let counters = self.node.take()?.counters().clone();
+        assert_eq!(counters.packets_received, self.delivered, "packets counted as received are packets delivered");
+        self.delivered = 0;
+        self.up.clear();
+        self.met.clear();
+        self.inbox.clear();
+        (self.stalled, self.hoarding) = (false, false);
+        Some(counters)
+    }
+
+    /// Keeps a datagram for later; drops it where the socket's buffer is full.
+    pub fn keep(&mut self, path: FourTuple, bytes: Vec<u8>) {
+        if self.inbox.len() < SOCKET_BUFFER {
+            self.inbox.push_back((path, bytes));
+        }
+    }
+}

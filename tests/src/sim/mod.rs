@@ -1,0 +1,47 @@
+//! A deterministic simulator: production nodes in one thread, on virtual time, over a network that a seed makes worse.
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | `op` | the vocabulary of what can happen; one op a line as text |
+//! | `script` | a world and its ops: from a seed, from text, shrunk when it fails |
+//! | `world` | hosts, network and clock; the events of all of them in order of time |
+//! | `apply` | what each op does to a world |
+//! | `heal` | the second phase: faults end, and everybody must reach everybody soon |
+//! | `host` | one machine: its node, its configuration, its sockets |
+//! | `network` | addresses, links, NATs, and the attacker's memory |
+//! | `traffic` | packets whose every byte is known beforehand |
+//! | `crypto` | a stub cipher, and the audit of nonces |
+//! | `trace`, `coverage` | the hash of everything, and the situations that were reached |
+//!
+//! What holds at every moment, or the run fails:
+//!
+//! - a packet arrives at most once, at its owner, unchanged, and only under its sender's address;
+//! - a node wakes exactly when it said it would: it never turns out to have forgotten a deadline, and never asks to be
+//!   called again and again for nothing;
+//! - what it sends is an envelope, leaves by a socket of the right family, and uses no nonce twice;
+//! - a peer goes up and down in turn, and counters count what was delivered.
+//!
+//! To repeat a seed: `VINE_SIM_SEED=n cargo test -p vine-tests --test sim_seeds`; to see every datagram of it, with
+//! `VINE_SIM_LOG=1` and `-- --nocapture`; to run more of them, `VINE_SIM_SEEDS=n`.
+
+mod apply;
+mod coverage;
+mod crypto;
+pub mod heal;
+mod host;
+mod network;
+mod op;
+mod script;
+mod trace;
+mod traffic;
+mod world;
+
+pub use coverage::Coverage;
+pub use crypto::AuditedCrypto;
+pub use host::{Host, HostSpec};
+pub use network::{Attachment, Captured, Fate, Link, Network, PORT, Record, ghost, socket_of};
+pub use op::{Op, Origin, ParseError, Profile, Traffic, any_op, any_ops};
+pub use script::{Outcome, Script, Setup};
+pub use trace::Trace;
+pub use traffic::{Ledger, Offered, Tally, overlay_address, overlay_prefixes};
+pub use world::World;

@@ -1,0 +1,486 @@
+//! The vocabulary of everything that can happen to simulated nodes.
+//!
+//! One [`Op`] drives the seeds of the simulator, the property tests, the fuzzers and the committed replay files. Every op is
+//! legal in every state of a world: hosts are counted modulo the number there is, captured datagrams modulo what was
+//! captured, and what makes no sense at the moment (to crash a host that is down) does nothing. So any list of ops can be
+//! cut and reordered, which is what shrinking does.
+//!
+//! The text form is one op a line, `name field=value ...`; [`Display`](fmt::Display) and [`FromStr`] are each other's inverse.
+
+use std::fmt;
+use std::str::FromStr;
+
+use proptest::prelude::*;
+
+/// Why a line is no op.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ParseError(pub(super) String);
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ParseError {}
+
+/// The `field=value` words of a line.
+pub(super) struct Fields<'a>(Vec<(&'a str, &'a str)>);
+
+impl<'a> Fields<'a> {
+    pub(super) fn new(words: impl Iterator<Item = &'a str>) -> Result<Fields<'a>, ParseError> {
+        let pair =
+            |word: &'a str| word.split_once('=').ok_or_else(|| ParseError(format!("{word:?} is not field=value")));
+        words.map(pair).collect::<Result<_, _>>().map(Fields)
+    }
+
+    pub(super) fn take<T: FromStr>(&mut self, name: &str) -> Result<T, ParseError> {
+        let at = self.0.iter().position(|(field, _)| *field == name);
+        let at = at.ok_or_else(|| ParseError(format!("field {name:?} is missing")))?;
+        let (_, value) = self.0.remove(at);
+        value.parse().map_err(|_| ParseError(format!("{name}={value} is out of range or no such value")))
+    }
+
+    pub(super) fn finish(self) -> Result<(), ParseError> {
+        match self.0.first() {
+            Some((name, _)) => Err(ParseError(format!("unknown field {name:?}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// An enum whose values are single words.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum $name { $($(#[$variant_doc])* $variant),* }
+
+        impl $name {
+            /// Every value.
+            pub const ALL: &[$name] = &[$($name::$variant),*];
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $($name::$variant => $word),* })
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseError;
+            fn from_str(word: &str) -> Result<$name, ParseError> {
+                match word {
+                    $($word => Ok($name::$variant),)*
+                    _ => Err(ParseError(format!("{word:?} is none of {:?}", [$($word),*]))),
+                }
+            }
+        }
+    };
+}
+
+words! {
+    /// What a host sends into the tunnel.
+    Traffic {
+        /// UDP over IPv4.
+        Udp4 = "udp4",
+        /// UDP over IPv6.
+        Udp6 = "udp6",
+        /// TCP over IPv4; several segments are handed over as one packet with segmentation offload.
+        Tcp4 = "tcp4",
+        /// TCP over IPv6, likewise.
+        Tcp6 = "tcp6",
+        /// UDP over IPv4, several datagrams in one packet with segmentation offload.
+        Uso4 = "uso4",
+        /// A protocol of which vine knows nothing, over IPv4.
+        Raw4 = "raw4",
+        /// The same over IPv6.
+        Raw6 = "raw6",
+    }
+}
+
+words! {
+    /// Where an attacker sends a datagram from.
+    Origin {
+        /// From where the original came.
+        Same = "same",
+        /// From an address that belongs to nobody.
+        Ghost = "ghost",
+    }
+}
+
+/// The enum with its text form.
+macro_rules! ops {
+    ($($(#[$doc:meta])* $name:ident = $word:literal { $($(#[$field_doc:meta])* $field:ident: $ty:ty),* $(,)? })*) => {
+        /// One thing that happens. See the [module](self).
+        #[derive(Clone, PartialEq, Eq, Debug)]
+        pub enum Op { $($(#[$doc])* $name { $($(#[$field_doc])* $field: $ty),* }),* }
+
+        impl fmt::Display for Op {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(Op::$name { $($field),* } => {
+                        f.write_str($word)?;
+                        $(write!(f, concat!(" ", stringify!($field), "={}"), $field)?;)*
+                        Ok(())
+                    })*
+                }
+            }
+        }
+
+        impl FromStr for Op {
+            type Err = ParseError;
+            fn from_str(line: &str) -> Result<Op, ParseError> {
+                let mut words = line.split_whitespace();
+                let name = words.next().ok_or_else(|| ParseError("an empty line".into()))?;
+                let mut fields = Fields::new(words)?;
+                let op = match name {
+                    $($word => Op::$name { $($field: fields.take(stringify!($field))?),* },)*
+                    _ => return Err(ParseError(format!("no op is called {name:?}"))),
+                };
+                fields.finish().map(|()| op)
+            }
+        }
+    };
+}
+
+ops! {
+    /// Time passes.
+    Wait = "wait" {
+        /// Microseconds.
+        us: u64,
+    }
+    /// A host sends packets to another one.
+    Send = "send" {
+        /// Who sends.
+        from: u8,
+        /// To whom.
+        to: u8,
+        /// What.
+        kind: Traffic,
+        /// Payload bytes of each packet.
+        len: u16,
+        /// How many packets.
+        count: u8,
+    }
+    /// A host sends a packet with the source address of a third one.
+    Spoof = "spoof" {
+        /// Who sends.
+        from: u8,
+        /// To whom.
+        to: u8,
+        /// Whose address.
+        whose: u8,
+    }
+    /// A host sends a packet to an address that nobody owns.
+    Stray = "stray" {
+        /// Who sends.
+        from: u8,
+    }
+    /// A host sends a packet every so often from now on.
+    Stream = "stream" {
+        /// Who sends.
+        from: u8,
+        /// To whom.
+        to: u8,
+        /// Milliseconds between packets; zero ends it.
+        every_ms: u16,
+    }
+    /// How the network carries what one host sends to another from now on.
+    Link = "link" {
+        /// Who sends.
+        from: u8,
+        /// To whom.
+        to: u8,
+        /// One-way delay.
+        delay_ms: u16,
+        /// Added to it at random, up to this much.
+        jitter_ms: u16,
+        /// Of a thousand datagrams so many are lost.
+        loss: u16,
+        /// So many arrive twice.
+        duplicate: u16,
+        /// So many arrive much later than others.
+        reorder: u16,
+        /// So many arrive with a flipped bit or cut short.
+        corrupt: u16,
+    }
+    /// Nothing that one host sends to another arrives any more.
+    Cut = "cut" {
+        /// Who sends.
+        from: u8,
+        /// To whom.
+        to: u8,
+    }
+    /// The opposite of `cut`.
+    Mend = "mend" {
+        /// Who sends.
+        from: u8,
+        /// To whom.
+        to: u8,
+    }
+    /// A host gets new underlay addresses.
+    Roam = "roam" {
+        /// Which host.
+        host: u8,
+        /// Only the port changes.
+        port: bool,
+        /// The node is told, as a runtime does that watches the host's addresses.
+        told: bool,
+    }
+    /// The NAT before a host forgets every mapping.
+    Rebind = "rebind" {
+        /// Which host.
+        host: u8,
+    }
+    /// A datagram that was seen on the wire arrives (again).
+    Replay = "replay" {
+        /// Which of those captured lately.
+        which: u16,
+        /// Where from.
+        origin: Origin,
+    }
+    /// A datagram that was seen on the wire comes back to its sender.
+    Reflect = "reflect" {
+        /// Which of those captured lately.
+        which: u16,
+    }
+    /// A datagram that was seen on the wire arrives with one bit flipped.
+    Garble = "garble" {
+        /// Which of those captured lately.
+        which: u16,
+        /// Which bit, modulo its length.
+        bit: u16,
+    }
+    /// A datagram that was seen on the wire arrives without its end.
+    Truncate = "truncate" {
+        /// Which of those captured lately.
+        which: u16,
+        /// How many bytes are left, modulo its length.
+        len: u16,
+    }
+    /// Bytes that look like an envelope arrive.
+    Garbage = "garbage" {
+        /// Where.
+        to: u8,
+        /// The envelope's type.
+        kind: u8,
+        /// Bytes of payload.
+        len: u16,
+    }
+    /// The node and all that it knew are gone.
+    Crash = "crash" {
+        /// Which host.
+        host: u8,
+    }
+    /// A host that is down starts, with its identity and nothing else.
+    Start = "start" {
+        /// Which host.
+        host: u8,
+        /// Its wall clock is off by this much from now on.
+        clock_ms: i64,
+    }
+    /// A node says goodbye and ends.
+    Shutdown = "shutdown" {
+        /// Which host.
+        host: u8,
+    }
+    /// The configuration is read again.
+    Reload = "reload" {
+        /// Which host.
+        host: u8,
+        /// The peer that is not in it any more; the host itself for a complete one.
+        without: u8,
+    }
+    /// Where a peer may be found is looked up again.
+    Endpoints = "endpoints" {
+        /// Who looks.
+        host: u8,
+        /// For whom.
+        peer: u8,
+        /// Whether it is found.
+        found: bool,
+    }
+    /// The operator pings a peer.
+    Ping = "ping" {
+        /// Which host.
+        host: u8,
+        /// Whom.
+        peer: u8,
+    }
+    /// The host wakes from sleep.
+    Wake = "wake" {
+        /// Which host.
+        host: u8,
+    }
+    /// The wall clock is set.
+    Clock = "clock" {
+        /// Which host.
+        host: u8,
+        /// How far it is off.
+        ms: i64,
+    }
+    /// `handle_timeout` is called, at a time of the caller's choice.
+    Timeout = "timeout" {
+        /// Which host.
+        host: u8,
+        /// How far from the true time, backwards or ahead.
+        off_us: i64,
+    }
+    /// The process of a host stops, and goes on: what arrives meanwhile waits in the socket.
+    Stall = "stall" {
+        /// Which host.
+        host: u8,
+        /// Whether it stops.
+        on: bool,
+    }
+    /// The caller hands inputs in but neither polls outputs nor keeps deadlines.
+    Hoard = "hoard" {
+        /// Which host.
+        host: u8,
+        /// Whether it begins.
+        on: bool,
+    }
+}
+
+/// What a list of ops is meant to try.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Profile {
+    /// What networks, hosts and operators do.
+    Faults,
+    /// What no sane caller and every attacker does.
+    Calls,
+}
+
+/// Hosts of the strategies; a world with fewer counts modulo.
+const HOSTS: u8 = 4;
+
+/// Any op, as likely as `profile` makes it.
+pub fn any_op(profile: Profile) -> impl Strategy<Value = Op> {
+    let weigh = move |faults: u32, calls: u32| if profile == Profile::Faults { faults } else { calls };
+    prop_oneof![
+        weigh(30, 16) => any_wait(profile),
+        weigh(30, 20) => any_traffic(),
+        weigh(14, 4) => any_network(),
+        weigh(4, 24) => any_attack(),
+        weigh(8, 6) => any_life(),
+        weigh(5, 10) => any_command(),
+        weigh(2, 20) => any_call(),
+    ]
+}
+
+/// A list of up to `max` ops.
+pub fn any_ops(profile: Profile, max: usize) -> impl Strategy<Value = Vec<Op>> {
+    prop::collection::vec(any_op(profile), 1..=max)
+}
+
+fn host() -> std::ops::Range<u8> {
+    0..HOSTS
+}
+
+fn any_wait(profile: Profile) -> impl Strategy<Value = Op> {
+    // Long enough for idle pairs, and for keys that grow old.
+    let long = if profile == Profile::Faults { 20_000_000u64..200_000_000 } else { 0..200_000 };
+    prop_oneof![
+        4 => 0u64..50_000,
+        4 => 50_000u64..1_500_000,
+        3 => 1_500_000u64..8_000_000,
+        1 => long,
+    ]
+    .prop_map(|us| Op::Wait { us })
+}
+
+fn any_traffic() -> impl Strategy<Value = Op> {
+    let kind = prop::sample::select(Traffic::ALL);
+    let len = prop_oneof![4 => 8u16..100, 4 => 100u16..1400, 1 => 1400u16..20_000];
+    let count = prop_oneof![3 => 1u8..4, 1 => 4u8..46];
+    prop_oneof![
+        24 => (host(), host(), kind, len, count)
+            .prop_map(|(from, to, kind, len, count)| Op::Send { from, to, kind, len, count }),
+        6 => (host(), host(), prop_oneof![Just(0u16), 20u16..1000])
+            .prop_map(|(from, to, every_ms)| Op::Stream { from, to, every_ms }),
+        1 => (host(), host(), host()).prop_map(|(from, to, whose)| Op::Spoof { from, to, whose }),
+        1 => host().prop_map(|from| Op::Stray { from }),
+    ]
+}
+
+fn any_network() -> impl Strategy<Value = Op> {
+    let permille = || prop_oneof![3 => Just(0u16), 2 => 1u16..50, 1 => 50u16..400];
+    let delay = prop_oneof![4 => 0u16..60, 1 => 60u16..400];
+    let jitter = prop_oneof![2 => Just(0u16), 2 => 1u16..40];
+    let link = (host(), host(), delay, jitter, permille(), permille(), permille(), permille());
+    prop_oneof![
+        5 => link.prop_map(|(from, to, delay_ms, jitter_ms, loss, duplicate, reorder, corrupt)| Op::Link {
+            from, to, delay_ms, jitter_ms, loss, duplicate, reorder, corrupt,
+        }),
+        2 => (host(), host()).prop_map(|(from, to)| Op::Cut { from, to }),
+        3 => (host(), host()).prop_map(|(from, to)| Op::Mend { from, to }),
+        4 => (host(), any::<bool>(), any::<bool>()).prop_map(|(host, port, told)| Op::Roam { host, port, told }),
+        2 => host().prop_map(|host| Op::Rebind { host }),
+    ]
+}
+
+fn any_attack() -> impl Strategy<Value = Op> {
+    let origin = prop::sample::select(Origin::ALL);
+    prop_oneof![
+        4 => (any::<u16>(), origin).prop_map(|(which, origin)| Op::Replay { which, origin }),
+        2 => any::<u16>().prop_map(|which| Op::Reflect { which }),
+        2 => (any::<u16>(), any::<u16>()).prop_map(|(which, bit)| Op::Garble { which, bit }),
+        2 => (any::<u16>(), any::<u16>()).prop_map(|(which, len)| Op::Truncate { which, len }),
+        1 => (host(), any::<u8>(), 0u16..600).prop_map(|(to, kind, len)| Op::Garbage { to, kind, len }),
+        1 => (host(), 0u8..9, 0u16..600).prop_map(|(to, kind, len)| Op::Garbage { to, kind, len }),
+    ]
+}
+
+fn any_life() -> impl Strategy<Value = Op> {
+    let clock = prop_oneof![2 => Just(0i64), 1 => -100_000_000i64..100_000_000];
+    prop_oneof![
+        2 => host().prop_map(|host| Op::Crash { host }),
+        4 => (host(), clock).prop_map(|(host, clock_ms)| Op::Start { host, clock_ms }),
+        1 => host().prop_map(|host| Op::Shutdown { host }),
+        2 => (host(), host()).prop_map(|(host, without)| Op::Reload { host, without }),
+        1 => host().prop_map(|host| Op::Reload { host, without: host }),
+    ]
+}
+
+fn any_command() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        2 => (host(), host(), any::<bool>()).prop_map(|(host, peer, found)| Op::Endpoints { host, peer, found }),
+        2 => (host(), host()).prop_map(|(host, peer)| Op::Ping { host, peer }),
+        1 => host().prop_map(|host| Op::Wake { host }),
+        1 => (host(), -100_000_000i64..100_000_000).prop_map(|(host, ms)| Op::Clock { host, ms }),
+    ]
+}
+
+fn any_call() -> impl Strategy<Value = Op> {
+    let off = prop_oneof![2 => -5_000_000i64..0, 1 => Just(0i64), 2 => 0i64..2_000_000];
+    prop_oneof![
+        3 => (host(), off).prop_map(|(host, off_us)| Op::Timeout { host, off_us }),
+        1 => (host(), any::<bool>()).prop_map(|(host, on)| Op::Stall { host, on }),
+        1 => (host(), any::<bool>()).prop_map(|(host, on)| Op::Hoard { host, on }),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn text_round_trips(op in prop_oneof![any_op(Profile::Faults), any_op(Profile::Calls)]) {
+            prop_assert_eq!(op.to_string().parse::<Op>(), Ok(op));
+        }
+    }
+
+    #[test]
+    fn what_is_no_op() {
+        let parse = |line: &str| line.parse::<Op>().map_err(|error| error.0);
+        assert_eq!(parse("wait us=5"), Ok(Op::Wait { us: 5 }));
+        assert_eq!(parse("wait"), Err("field \"us\" is missing".into()));
+        assert_eq!(parse("wait us=-1"), Err("us=-1 is out of range or no such value".into()));
+        assert_eq!(parse("wait us=1 ms=1"), Err("unknown field \"ms\"".into()));
+        assert_eq!(parse("wait 5"), Err("\"5\" is not field=value".into()));
+        assert_eq!(parse("sleep us=5"), Err("no op is called \"sleep\"".into()));
+        assert!(parse("").is_err());
+    }
+}

@@ -1,0 +1,281 @@
+//! A whole run: a world, what happens to it, and whether it heals. Runs are made from seeds, replayed from text, and shrunk.
+
+use std::cell::Cell;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::str::FromStr;
+use std::sync::Once;
+use std::time::Duration;
+
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+use super::coverage::Coverage;
+use super::crypto::AuditedCrypto;
+use super::heal;
+use super::host::HostSpec;
+use super::op::{Fields, Op, ParseError, Profile, any_ops};
+use super::world::World;
+
+thread_local! {
+    /// Whether a panic of this thread is an answer, and not worth a word of its own.
+    static EXPECTING_PANIC: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What a world is made of: small numbers, so that a line says it all. Masks have a bit for every host.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Setup {
+    /// Determines every random choice that the ops leave open.
+    pub seed: u64,
+    /// How many hosts there are.
+    pub hosts: u8,
+    /// The real ciphers are used.
+    pub real: bool,
+    /// The network has a key.
+    pub keyed: bool,
+    /// Who has IPv4. Who has neither has it too.
+    pub v4: u8,
+    /// Who has IPv6.
+    pub v6: u8,
+    /// Before whom a NAT stands.
+    pub nat: u8,
+    /// Whose NAT lets in only what was sent to.
+    pub restricted: u8,
+    /// Who is configured with whose addresses: bit `4 * host + peer`.
+    pub finds: u16,
+    /// Whose kernel finishes checksums.
+    pub offload: u8,
+    /// Who prefers AES.
+    pub aes: u8,
+    /// Some datagrams are still lost when all other faults have ended.
+    pub lossy: bool,
+}
+
+/// A world and what happens to it. As text it is the line of the [`Setup`], then one line for each [`Op`]; lines that begin
+/// with `#` are comments.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Script {
+    /// The world.
+    pub setup: Setup,
+    /// What happens.
+    pub ops: Vec<Op>,
+}
+
+/// What a run that broke no rule was like.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The hash of every input and output.
+    pub digest: String,
+    /// How many there were.
+    pub entries: u64,
+    /// What was reached.
+    pub coverage: Coverage,
+}
+
+impl Setup {
+    /// Two hosts with IPv4 that find each other.
+    pub fn pair(seed: u64) -> Setup {
+        let (v4, finds) = (u8::MAX, u16::MAX);
+        Setup {
+            seed,
+            hosts: 2,
+            real: false,
+            keyed: false,
+            v4,
+            v6: 0,
+            nat: 0,
+            restricted: 0,
+            finds,
+            offload: 0,
+            aes: 0,
+            lossy: false,
+        }
+    }
+
+    /// The world of `seed`.
+    pub fn from_seed(seed: u64) -> Setup {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        bytes[31] = 1;
+        let mut rng = vine_core::rng::Rng::from_seed(bytes);
+        let mut any = || rng.u64() as u8;
+        let often = |any: &mut dyn FnMut() -> u8| any() | any();
+        Setup {
+            seed,
+            hosts: 2 + u8::from(any() < 100) + u8::from(any() < 10),
+            real: any() < 20,
+            keyed: any() < 128,
+            v4: often(&mut any) | any(),
+            v6: any() & any(),
+            nat: any() & any(),
+            restricted: any(),
+            finds: u16::from(often(&mut any)) << 8 | u16::from(often(&mut any)),
+            offload: often(&mut any),
+            aes: any(),
+            lossy: seed % 2 == 1,
+        }
+    }
+
+    fn specs(&self) -> Vec<HostSpec> {
+        let count = usize::from(self.hosts.clamp(2, 4));
+        let has = |mask: u8, host: usize| mask >> host & 1 == 1;
+        let spec = |host: usize| {
+            let others: Vec<usize> = (0..count).filter(|other| *other != host).collect();
+            let finds = others.iter().copied().filter(|peer| self.finds >> (4 * host + peer) & 1 == 1).collect();
+            HostSpec {
+                v4: has(self.v4, host) || !has(self.v6, host),
+                v6: has(self.v6, host),
+                nat: has(self.nat, host).then(|| has(self.restricted, host)),
+                finds,
+                network_key: self.keyed.then_some([7; 32]),
+                offload: has(self.offload, host),
+                aes: has(self.aes, host),
+                ..HostSpec::with_peers(others)
+            }
+        };
+        (0..count).map(spec).collect()
+    }
+
+    fn world(&self) -> World {
+        let crypto = if self.real { AuditedCrypto::real() } else { AuditedCrypto::stub() };
+        let mut world = World::new(self.seed, crypto, self.specs());
+        for host in 0..world.hosts.len() {
+            world.start(host);
+        }
+        world
+    }
+}
+
+impl fmt::Display for Setup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Setup { seed, hosts, real, keyed, v4, v6, nat, restricted, finds, offload, aes, lossy } = self;
+        write!(f, "world seed={seed} hosts={hosts} real={real} keyed={keyed} v4={v4} v6={v6} nat={nat} ")?;
+        write!(f, "restricted={restricted} finds={finds} offload={offload} aes={aes} lossy={lossy}")
+    }
+}
+
+impl FromStr for Setup {
+    type Err = ParseError;
+
+    fn from_str(line: &str) -> Result<Setup, ParseError> {
+        let mut words = line.split_whitespace();
+        if words.next() != Some("world") {
+            return Err(ParseError("a script begins with its world".into()));
+        }
+        let mut fields = Fields::new(words)?;
+        let setup = Setup {
+            seed: fields.take("seed")?,
+            hosts: fields.take("hosts")?,
+            real: fields.take("real")?,
+            keyed: fields.take("keyed")?,
+            v4: fields.take("v4")?,
+            v6: fields.take("v6")?,
+            nat: fields.take("nat")?,
+            restricted: fields.take("restricted")?,
+            finds: fields.take("finds")?,
+            offload: fields.take("offload")?,
+            aes: fields.take("aes")?,
+            lossy: fields.take("lossy")?,
+        };
+        fields.finish().map(|()| setup)
+    }
+}
+
+impl fmt::Display for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.setup)?;
+        self.ops.iter().try_for_each(|op| writeln!(f, "{op}"))
+    }
+}
+
+impl FromStr for Script {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Script, ParseError> {
+        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let setup = lines.next().ok_or_else(|| ParseError("an empty script".into()))?.parse()?;
+        let ops = lines.map(str::parse).collect::<Result<_, _>>()?;
+        Ok(Script { setup, ops })
+    }
+}
+
+impl Script {
+    /// The script of `seed`.
+    pub fn from_seed(seed: u64) -> Script {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+        let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+        let profile = if seed % 5 == 4 { Profile::Calls } else { Profile::Faults };
+        let ops = any_ops(profile, 60).new_tree(&mut runner).expect("nothing is filtered").current();
+        Script { setup: Setup::from_seed(seed), ops }
+    }
+
+    /// Runs it: first what happens, then whether the world heals.
+    ///
+    /// # Panics
+    /// Where a rule is broken.
+    pub fn run(&self) -> Outcome {
+        let mut world = self.setup.world();
+        for op in &self.ops {
+            if std::env::var_os("VINE_SIM_LOG").is_some() {
+                println!("{:?} {op}", world.now());
+            }
+            world.apply(op);
+        }
+        heal::heal(&mut world, self.setup.lossy);
+        heal::check(&mut world, self.setup.lossy);
+        world.count_all();
+        Outcome { digest: world.trace.digest(), entries: world.trace.entries(), coverage: world.coverage }
+    }
+
+    /// Runs it; a broken rule is an error.
+    ///
+    /// # Errors
+    /// The rule.
+    pub fn try_run(&self) -> Result<Outcome, String> {
+        static HOOK: Once = Once::new();
+        HOOK.call_once(|| {
+            let usual = take_hook();
+            set_hook(Box::new(move |panic| {
+                if !EXPECTING_PANIC.get() {
+                    usual(panic);
+                }
+            }));
+        });
+        EXPECTING_PANIC.set(true);
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.run()));
+        EXPECTING_PANIC.set(false);
+        outcome.map_err(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words").to_owned()
+        })
+    }
+
+    /// A shorter script that fails as well, found by leaving out ever smaller parts, in at most `budget` runs.
+    pub fn shrink(&self, mut budget: usize) -> Script {
+        let mut best = self.clone();
+        let mut size = best.ops.len().div_ceil(2);
+        while size > 0 && budget > 0 {
+            let mut at = 0;
+            while at < best.ops.len() && budget > 0 {
+                let mut shorter = best.clone();
+                shorter.ops.drain(at..(at + size).min(shorter.ops.len()));
+                budget -= 1;
+                if shorter.try_run().is_err() {
+                    best = shorter;
+                } else {
+                    at += size;
+                }
+            }
+            size = if size == 1 { 0 } else { size.div_ceil(2) };
+        }
+        best
+    }
+
+    /// How long the ops take, if nothing else happens.
+    pub fn duration(&self) -> Duration {
+        let wait = |op: &Op| if let Op::Wait { us } = op { Duration::from_micros(*us) } else { Duration::ZERO };
+        self.ops.iter().map(wait).sum()
+    }
+}

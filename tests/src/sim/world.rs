@@ -1,0 +1,598 @@
+//! Hosts, a network and one clock: the events of all of them in order of time.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use vine_core::node::MAX_PEERS;
+use vine_core::overlay::{Batch, Gather, Merge, TunPacket};
+use vine_core::path::FourTuple;
+use vine_core::rng::Rng;
+use vine_core::wire::{EnvelopeType, Header};
+use vine_core::{Command, CommandError, Counters, Enqueue, Event, Instant, Node, Output, PeerId};
+
+use super::coverage::Coverage;
+use super::crypto::AuditedCrypto;
+use super::host::{Host, HostSpec};
+use super::network::{Network, Record};
+use super::op::Traffic;
+use super::trace::Trace;
+use super::traffic::{Ledger, Offered};
+
+/// Rounds of "the deadline is now" in a row that are still no busy loop: what an input makes due at once takes one.
+const MAX_ROUNDS: usize = 4;
+
+/// Outputs after one input that are still no endless loop: the queues of a node hold fewer.
+const MAX_OUTPUTS: usize = 20_000;
+
+/// Timeouts a second and peer that may lead to nothing: deadlines that traffic has moved since.
+const MAX_IDLE_WAKES: u32 = 60;
+
+/// Of so many inputs one is preceded by a search for forgotten wakeups.
+const WAKE_CHECKS: u64 = 8;
+
+/// Packets that are sent every so often.
+#[derive(Clone, Copy, Debug)]
+struct Stream {
+    from: usize,
+    to: usize,
+    every: Duration,
+    next: Instant,
+    sent: u64,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct World {
+    /// The machines.
+    pub hosts: Vec<Host>,
+    /// What is between them.
+    pub network: Network,
+    /// What their users sent and got.
+    pub ledger: Ledger,
+    /// What was reached.
+    pub coverage: Coverage,
+    /// What happened.
+    pub trace: Trace,
+    now: Instant,
+    ids: Vec<PeerId>,
+    crypto: AuditedCrypto,
+    pub(super) rng: Rng,
+    streams: Vec<Stream>,
+    batch: Batch<FourTuple>,
+    scratch: Vec<u8>,
+    tokens: u64,
+    log: bool,
+}
+
+impl World {
+    /// A world in which nothing runs yet.
+    pub fn new(seed: u64, crypto: AuditedCrypto, specs: Vec<HostSpec>) -> World {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        let mut rng = Rng::from_seed(bytes);
+        let mut network = Network::new(Rng::from_seed(rng.array()));
+        for spec in &specs {
+            network.attach(spec.v4, spec.v6, spec.nat);
+        }
+        let mut hosts: Vec<Host> = specs.into_iter().enumerate().map(|(index, spec)| Host::new(index, spec)).collect();
+        for host in &mut hosts {
+            host.endpoints = host.spec.finds.iter().map(|&peer| (peer, network.public_endpoints(peer))).collect();
+        }
+        World {
+            ids: hosts.iter().map(|host| host.id).collect(),
+            hosts,
+            network,
+            ledger: Ledger::default(),
+            coverage: Coverage::default(),
+            trace: Trace::default(),
+            now: Instant::from_millis(1_000),
+            crypto,
+            rng,
+            streams: Vec::new(),
+            batch: Batch::with_capacity(128 * 1024),
+            scratch: vec![0; Node::SCRATCH_LEN],
+            tokens: 0,
+            log: std::env::var_os("VINE_SIM_LOG").is_some(),
+        }
+    }
+
+    /// `count` running hosts that allow and find each other, over links of 10 ms, with the stub's ciphers.
+    pub fn of(count: usize, seed: u64) -> World {
+        let others = |index: usize| HostSpec::with_peers((0..count).filter(move |other| *other != index));
+        World::started(seed, (0..count).map(others).collect())
+    }
+
+    /// The same with hosts of the caller's choice.
+    pub fn started(seed: u64, specs: Vec<HostSpec>) -> World {
+        let mut world = World::new(seed, AuditedCrypto::stub(), specs);
+        for host in 0..world.hosts.len() {
+            world.start(host);
+        }
+        world
+    }
+
+    /// The time.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// The identity of a host.
+    pub fn id(&self, host: usize) -> PeerId {
+        self.ids[host]
+    }
+
+    /// The host with an identity.
+    pub fn host_of(&self, id: &PeerId) -> Option<usize> {
+        self.ids.iter().position(|held| held == id)
+    }
+
+    // Time.
+
+    /// Lets time pass.
+    pub fn run_for(&mut self, duration: Duration) {
+        self.run_until(self.now + duration);
+    }
+
+    /// Lets time pass until `end`.
+    pub fn run_until(&mut self, end: Instant) {
+        while self.step(end) {}
+        self.now = self.now.max(end);
+    }
+
+    /// Lets time pass until `done`, but not longer than `limit`. Returns whether it is done.
+    pub fn run_while(&mut self, limit: Duration, mut done: impl FnMut(&World) -> bool) -> bool {
+        let end = self.now + limit;
+        while !done(self) {
+            if !self.step(end) {
+                self.now = self.now.max(end);
+                return done(self);
+            }
+        }
+        true
+    }
+
+    /// Does what is next, unless that is after `end`.
+    fn step(&mut self, end: Instant) -> bool {
+        let deadline = self.hosts.iter().enumerate().map(|(index, host)| (host.deadline(), index)).min();
+        let stream = self.streams.iter().enumerate().map(|(index, stream)| (stream.next, index)).min();
+        let due = |entry: Option<(Instant, usize)>| entry.map_or(Instant::FAR_FUTURE, |(at, _)| at);
+        let arrival = self.network.next_arrival();
+        let next = arrival.min(due(deadline)).min(due(stream));
+        if next > end {
+            return false;
+        }
+        self.now = self.now.max(next);
+        if arrival <= next {
+            self.arrivals();
+        } else if due(stream) <= next {
+            self.feed(due_index(stream));
+        } else {
+            self.wake(due_index(deadline));
+        }
+        true
+    }
+
+    /// Hands every datagram that is due now to its host; those that come together are received together.
+    fn arrivals(&mut self) {
+        let mut by_host: BTreeMap<usize, Vec<(FourTuple, Vec<u8>)>> = BTreeMap::new();
+        while let Some(arrived) = self.network.arrive(self.now) {
+            if let Some((host, path, bytes)) = arrived {
+                by_host.entry(host).or_default().push((path, bytes));
+            }
+        }
+        for (host, datagrams) in by_host {
+            if self.hosts[host].stalled {
+                datagrams.into_iter().for_each(|(path, bytes)| self.hosts[host].keep(path, bytes));
+            } else {
+                self.receive(host, datagrams);
+            }
+        }
+    }
+
+    fn feed(&mut self, index: usize) {
+        let stream = &mut self.streams[index];
+        stream.next += stream.every;
+        stream.sent += 1;
+        let Stream { from, to, sent, .. } = *stream;
+        self.send(from, to, Traffic::ALL[sent as usize % 4], 200, 1);
+    }
+
+    /// The node's deadline has come.
+    fn wake(&mut self, host: usize) {
+        self.hosts[host].wakes += 1;
+        let before = self.hosts[host].events.len() + self.network.records.len();
+        self.timeout_at(host, self.hosts[host].local(self.now));
+        let productive = self.hosts[host].events.len() + self.network.records.len() > before;
+        let machine = &mut self.hosts[host];
+        if self.now.since(machine.idle_wakes.0) > Duration::from_secs(1) {
+            machine.idle_wakes = (self.now, 0);
+        }
+        machine.idle_wakes.1 += u32::from(!productive);
+        let limit = MAX_IDLE_WAKES * machine.peers.len().clamp(1, MAX_PEERS) as u32;
+        assert!(machine.idle_wakes.1 <= limit, "host {host} wakes again and again and does nothing");
+    }
+
+    // What reaches a node.
+
+    /// Calls `handle_timeout` with a time on the node's own clock.
+    pub fn timeout_at(&mut self, host: usize, at: Instant) {
+        self.trace.note("timeout", host, at, &[]);
+        if let Some(node) = self.hosts[host].node.as_mut() {
+            node.handle_timeout(at);
+        }
+        self.settle(host);
+    }
+
+    /// Datagrams reach a node together.
+    pub fn receive(&mut self, host: usize, mut datagrams: Vec<(FourTuple, Vec<u8>)>) {
+        self.look_for_forgotten_wakeups(host);
+        let machine = &mut self.hosts[host];
+        let now = machine.local(self.now);
+        let Some(node) = machine.node.as_mut() else { return };
+        let ledger = &mut self.ledger;
+        let mut delivered = 0;
+        let mut sink = |header: &_, parts: &[&[u8]]| delivered += ledger.receive(host, header, parts);
+        let mut gather = Gather::new(if host.is_multiple_of(2) { Merge::Tcp } else { Merge::TcpAndUdp });
+        for (path, bytes) in &mut datagrams {
+            self.trace.note("datagram", host, now, bytes);
+            if let Some(inbound) = node.handle_datagram(now, *path, bytes) {
+                gather.push(inbound.packet, inbound.csum_partial, &mut sink);
+            }
+        }
+        gather.finish(&mut sink);
+        machine.delivered += delivered;
+        self.settle(host);
+    }
+
+    /// A host sends packets to another one.
+    pub fn send(&mut self, from: usize, to: usize, kind: Traffic, len: usize, count: usize) {
+        if from == to || self.hosts[from].node.is_none() {
+            return;
+        }
+        let offered = self.ledger.make(self.now, from, to, kind, len, count);
+        self.hand_over(from, &offered);
+    }
+
+    /// A host sends a packet under the address of `whose`, or its own packet to nobody's address.
+    pub fn send_forged(&mut self, from: usize, whose: usize, to: Option<usize>) {
+        let offered = self.ledger.forge(self.now, from, whose, to);
+        self.hand_over(from, &[offered]);
+    }
+
+    /// Hands packets to a node as a runtime does: into one batch until it is full, then the batch is sent.
+    fn hand_over(&mut self, host: usize, offered: &[Offered]) {
+        if self.hosts[host].stalled || self.hosts[host].node.is_none() {
+            return;
+        }
+        self.look_for_forgotten_wakeups(host);
+        let now = self.hosts[host].local(self.now);
+        for packet in offered {
+            self.trace.note("tun", host, now, &packet.bytes);
+            let parsed = TunPacket::parse(&packet.header, &packet.bytes).expect("hosts hand over packets");
+            for attempt in 0.. {
+                let Some(node) = self.hosts[host].node.as_mut() else { return };
+                if node.handle_tun(now, parsed, &mut self.batch) != Enqueue::Full {
+                    break;
+                }
+                assert!(attempt == 0 && !self.batch.is_empty(), "an empty batch is called full");
+                self.flush(host);
+            }
+        }
+        self.flush(host);
+        self.settle(host);
+    }
+
+    fn flush(&mut self, host: usize) {
+        for chunk in self.batch.chunks(64, 65_507) {
+            self.trace.note("batch", host, self.now, chunk.bytes);
+            self.network.send(self.now, host, chunk.destination, chunk.segment_size, chunk.bytes);
+        }
+        self.batch.clear();
+    }
+
+    /// Asks something of a node. Refused where the host does not run.
+    pub fn command(&mut self, host: usize, command: Command) -> Result<(), CommandError> {
+        if self.hosts[host].stalled {
+            return Err(CommandError::ShutDown);
+        }
+        self.look_for_forgotten_wakeups(host);
+        self.request(host, command)
+    }
+
+    fn request(&mut self, host: usize, command: Command) -> Result<(), CommandError> {
+        let now = self.hosts[host].local(self.now);
+        self.trace.note("command", host, now, format!("{command:?}").as_bytes());
+        let Some(node) = self.hosts[host].node.as_mut() else { return Err(CommandError::ShutDown) };
+        let result = node.command(now, command);
+        self.settle(host);
+        result
+    }
+
+    // What comes out of a node.
+
+    /// Polls everything out of a node, and keeps deadlines that are due at once.
+    pub fn settle(&mut self, host: usize) {
+        if self.hosts[host].hoarding || self.hosts[host].stalled {
+            return;
+        }
+        for round in 0.. {
+            self.drain(host);
+            let now = self.hosts[host].local(self.now);
+            let Some(node) = self.hosts[host].node.as_mut() else { return };
+            let (deadline, why) = node.poll_timeout();
+            if deadline > node.now() {
+                return;
+            }
+            assert!(round < MAX_ROUNDS, "host {host} is in a busy loop for {why:?}");
+            self.trace.note("due", host, now, why.as_bytes());
+            node.handle_timeout(now);
+        }
+    }
+
+    fn drain(&mut self, host: usize) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        for count in 0.. {
+            assert!(count < MAX_OUTPUTS, "host {host} has endless output");
+            let Some(node) = self.hosts[host].node.as_mut() else { break };
+            match node.poll_output(&mut scratch) {
+                None => break,
+                Some(Output::Transmit { path, len }) => self.transmit(host, path, &scratch[..len]),
+                Some(Output::Event(event)) => self.on_event(host, event),
+            }
+        }
+        self.scratch = scratch;
+    }
+
+    fn transmit(&mut self, host: usize, path: FourTuple, bytes: &[u8]) {
+        self.trace.note("transmit", host, self.now, bytes);
+        let header = Header::decode(bytes);
+        assert!(header.is_ok(), "host {host} sends what is no envelope: {header:?}");
+        self.network.send(self.now, host, path, bytes.len(), bytes);
+        if self.log {
+            self.log_last();
+        }
+    }
+
+    fn log_last(&self) {
+        let Some(record) = self.network.records.last() else { return };
+        let kind = record.header.map(|header| header.kind());
+        let (at, from, to, len, fate) = (record.at, record.from, record.to, record.len, record.fate);
+        println!("{at:?} host {from} -> {to:?} {} {kind:?} {len} B {fate:?}", record.remote);
+    }
+
+    fn on_event(&mut self, host: usize, event: Event) {
+        self.trace.note("event", host, self.now, format!("{event:?}").as_bytes());
+        if self.log {
+            println!("{:?} host {host}: {event:?}", self.now);
+        }
+        let machine = &mut self.hosts[host];
+        match &event {
+            Event::PeerUp { peer } => {
+                assert!(machine.up.insert(*peer), "host {host} reports a peer up that is up");
+                self.coverage.hit("peer up");
+            }
+            Event::PeerDown { peer, why } => {
+                assert!(machine.up.remove(peer), "host {host} reports a peer down that is down");
+                self.coverage.hit(format!("peer down: {}", why.name()));
+            }
+            Event::SessionEstablished { peer, cipher, restarted, initiator } => {
+                let again = !machine.met.insert(*peer);
+                self.coverage.hit(match (again, restarted) {
+                    (false, _) => "session: first",
+                    (true, false) => "session: rekey",
+                    (true, true) => "session: peer restarted",
+                });
+                self.coverage.hit(format!("cipher: {cipher}"));
+                self.note_crossing(host, *peer, *initiator);
+            }
+            Event::SessionSwitched { why, .. } => self.coverage.hit(format!("path switch: {why}")),
+            Event::PingReply { .. } => self.coverage.hit("ping reply"),
+            Event::UnauthorizedPeer { .. } => self.coverage.hit("unauthorized peer"),
+        }
+        let now = self.now;
+        self.hosts[host].events.push((now, event));
+    }
+
+    /// Two sessions of one pair within a second, one begun by each side: the Hellos crossed.
+    fn note_crossing(&mut self, host: usize, with: PeerId, begun_here: bool) {
+        let recent = |at: Instant| self.now.since(at) < Duration::from_secs(1);
+        let crosses = |event: &Event| {
+            matches!(event, Event::SessionEstablished { peer, initiator, .. }
+                if *peer == with && *initiator != begun_here)
+        };
+        let mut events = self.hosts[host].events.iter().rev().take_while(|(at, _)| recent(*at));
+        if events.any(|(_, event)| crosses(event)) {
+            self.coverage.hit("session: crossed");
+        }
+    }
+
+    /// A node that is asked again what it knows already may not want to be called earlier than it said before: else it had
+    /// forgotten a deadline.
+    fn look_for_forgotten_wakeups(&mut self, host: usize) {
+        let machine = &mut self.hosts[host];
+        let local = machine.local(self.now);
+        if machine.stalled || machine.hoarding || self.rng.below(WAKE_CHECKS) > 0 {
+            return;
+        }
+        let Some(node) = machine.node.as_mut() else { return };
+        let (before, _) = node.poll_timeout();
+        if before <= local.max(node.now()) {
+            return;
+        }
+        node.handle_timeout(local);
+        for peer in machine.peers.iter().take(8) {
+            let endpoints = machine.endpoints.get(peer).cloned().unwrap_or_default();
+            let same = Command::SetEndpoints { peer: self.ids[*peer], endpoints };
+            let known = node.command(local, same);
+            assert!(matches!(known, Ok(()) | Err(CommandError::ShutDown)), "host {host} forgot a peer: {known:?}");
+        }
+        let (after, why) = node.poll_timeout();
+        let late = before.since(after);
+        assert!(after >= before, "host {host} forgot a wakeup for {why:?}: it would have come {late:?} late");
+        if let Some(output) = node.poll_output(&mut self.scratch) {
+            panic!("host {host} forgot that it had something to do: {output:?}");
+        }
+    }
+
+    // Lives.
+
+    /// A host that is down starts.
+    pub fn start(&mut self, host: usize) {
+        if self.hosts[host].node.is_some() {
+            return;
+        }
+        let seed = self.rng.array();
+        // Clocks of different lives have nothing to do with each other.
+        let origin = Instant::from_nanos(self.rng.below(1 << 40));
+        let ids = std::mem::take(&mut self.ids);
+        self.hosts[host].start(self.now, (host, &ids), (seed, origin), Box::new(self.crypto.clone()));
+        self.ids = ids;
+        self.trace.note("start", host, origin, &seed);
+        self.settle(host);
+    }
+
+    /// The node of a host is gone.
+    pub fn crash(&mut self, host: usize) {
+        self.trace.note("crash", host, self.now, &[]);
+        if let Some(counters) = self.hosts[host].end() {
+            self.count(&counters);
+        }
+    }
+
+    /// The node says goodbye and ends.
+    pub fn shut_down(&mut self, host: usize) {
+        self.hosts[host].hoarding = false;
+        if self.command(host, Command::Shutdown).is_ok() {
+            self.coverage.hit("shutdown");
+            self.crash(host);
+        }
+    }
+
+    /// The configuration of a host is read again: it allows these peers now.
+    pub fn reload(&mut self, host: usize, peers: impl IntoIterator<Item = usize>) {
+        if self.hosts[host].stalled {
+            return;
+        }
+        self.look_for_forgotten_wakeups(host); // While what the node knows is what the host knows.
+        self.hosts[host].peers = peers.into_iter().collect();
+        let configs = self.hosts[host].peer_configs(&self.ids);
+        if self.hosts[host].node.is_some() {
+            self.request(host, Command::SetPeers(configs)).expect("the simulator's configurations are valid");
+        }
+        let machine = &self.hosts[host];
+        let allowed = |id: &PeerId| machine.peers.iter().any(|peer| self.ids[*peer] == *id);
+        assert!(machine.hoarding || machine.up.iter().all(allowed), "a peer that was removed is still up");
+        let met: Vec<PeerId> = machine.met.iter().copied().filter(allowed).collect();
+        self.hosts[host].met = met.into_iter().collect();
+    }
+
+    /// A host looks up where a peer is; nowhere, if it is not `found`.
+    pub fn look_up(&mut self, host: usize, peer: usize, found: bool) {
+        if self.hosts[host].stalled || !self.hosts[host].peers.contains(&peer) {
+            return;
+        }
+        self.look_for_forgotten_wakeups(host);
+        let endpoints = if found { self.network.public_endpoints(peer) } else { Vec::new() };
+        self.hosts[host].endpoints.insert(peer, endpoints.clone());
+        let command = Command::SetEndpoints { peer: self.ids[peer], endpoints };
+        if self.hosts[host].node.is_some() {
+            self.request(host, command).expect("the peer is allowed");
+        }
+    }
+
+    /// The runtime tells the node of the host's present addresses.
+    pub fn tell_addresses(&mut self, host: usize) {
+        let local = self.network.local_addresses(host);
+        let _ = self.command(host, Command::NetworkChanged { local }); // Down, or told later.
+    }
+
+    /// The operator pings a peer. Returns the token, if the node took the request.
+    pub fn ping(&mut self, host: usize, peer: usize) -> Option<u64> {
+        self.tokens += 1;
+        let (token, peer) = (self.tokens, self.ids[peer]);
+        self.command(host, Command::Ping { peer, token }).ok().map(|()| token)
+    }
+
+    /// A host sends a packet every so often from now on; never, if `every` is zero.
+    pub fn stream(&mut self, from: usize, to: usize, every: Duration) {
+        self.streams.retain(|stream| (stream.from, stream.to) != (from, to));
+        if from != to && !every.is_zero() {
+            self.streams.push(Stream { from, to, every, next: self.now + every, sent: 0 });
+        }
+    }
+
+    /// Nobody sends anything by itself any more.
+    pub fn end_streams(&mut self) {
+        self.streams.clear();
+    }
+
+    /// Takes what a life counted into the coverage.
+    fn count(&mut self, counters: &Counters) {
+        for (reason, times) in counters.drops() {
+            self.coverage.add(format!("drop: {}", reason.name()), times);
+        }
+        self.coverage.add("cookie sent", counters.cookies_sent);
+        self.coverage.add("hello replayed", counters.hellos_replayed);
+        self.coverage.add("session failure", counters.session_failures);
+        self.coverage.add("path switched", counters.path_switches);
+    }
+
+    /// Takes what the present lives and the network counted into the coverage, at the end.
+    pub fn count_all(&mut self) {
+        let lives: Vec<Counters> =
+            self.hosts.iter().filter_map(|h| Some(h.node.as_ref()?.counters().clone())).collect();
+        lives.iter().for_each(|counters| self.count(counters));
+        let labels = ["link: lost", "link: duplicated", "link: reordered", "link: corrupted"];
+        for (label, times) in labels.into_iter().zip(self.network.damage) {
+            self.coverage.add(label, times);
+        }
+    }
+
+    // What tests ask.
+
+    /// Whether `host` last reported `peer` up.
+    pub fn is_up(&self, host: usize, peer: usize) -> bool {
+        self.hosts[host].up.contains(&self.ids[peer])
+    }
+
+    /// What a host reported since `since`.
+    pub fn events_since(&self, host: usize, since: Instant) -> impl Iterator<Item = &Event> {
+        self.hosts[host].events.iter().filter(move |(at, _)| *at >= since).map(|(_, event)| event)
+    }
+
+    /// What a host sent since `since`.
+    pub fn sent_since(&self, host: usize, since: Instant) -> impl Iterator<Item = &Record> {
+        let first = self.network.records.partition_point(|record| record.at < since);
+        self.network.records[first..].iter().filter(move |record| record.from == host)
+    }
+
+    /// The types of what a host sent since `since`.
+    pub fn kinds_since(&self, host: usize, since: Instant) -> Vec<EnvelopeType> {
+        self.sent_since(host, since).filter_map(|record| Some(record.header?.kind())).collect()
+    }
+
+    /// Both send to each other every so often; how long it takes until a packet has gone through in both directions.
+    ///
+    /// # Panics
+    /// Where it takes longer than `limit`.
+    pub fn time_to_meet(&mut self, a: usize, b: usize, limit: Duration) -> Duration {
+        let since = self.now;
+        for (from, to) in [(a, b), (b, a)] {
+            self.send(from, to, Traffic::Udp4, 100, 1);
+            self.stream(from, to, Duration::from_millis(20));
+        }
+        let met = |world: &World| world.has_reached(a, b, since) && world.has_reached(b, a, since);
+        assert!(self.run_while(limit, met), "hosts {a} and {b} have not met within {limit:?}");
+        self.end_streams();
+        self.now.since(since)
+    }
+
+    /// Whether a packet of `from` that was sent at `since` or later has reached `to`.
+    pub fn has_reached(&self, from: usize, to: usize, since: Instant) -> bool {
+        self.ledger.tally(from, to).latest.is_some_and(|latest| latest >= since)
+    }
+}
+
+fn due_index(entry: Option<(Instant, usize)>) -> usize {
+    entry.expect("something is due").1
+}

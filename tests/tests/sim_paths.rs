@@ -1,0 +1,195 @@
+//! How a session stays while addresses change and links fail. See [`vine_tests::sim`].
+
+use std::time::Duration;
+
+use vine_core::wire::EnvelopeType::{Cookie, Hello, HelloAck};
+use vine_core::{DownReason, Event};
+use vine_tests::sim::{HostSpec, Traffic, World};
+
+fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+/// A pair that talks; the caller knows where the called is, and not the other way round.
+fn talking(seed: u64) -> World {
+    let called = HostSpec { finds: vec![], ..HostSpec::with_peers([0]) };
+    let mut world = World::started(seed, vec![HostSpec::with_peers([1]), called]);
+    world.time_to_meet(0, 1, secs(1));
+    world.run_for(secs(5));
+    world
+}
+
+#[test]
+fn a_host_that_moves_is_found_again() {
+    for moves in [0, 1] {
+        for port_only in [false, true] {
+            for told in [false, true] {
+                let mut world = World::of(2, 1);
+                world.run_for(secs(1));
+                world.stream(0, 1, millis(20));
+                world.stream(1, 0, millis(20));
+                world.run_for(secs(5));
+                let start = world.now();
+                world.roam(moves, port_only, told);
+                let took = world.time_to_meet(0, 1, secs(2));
+                world.run_for(secs(2));
+                let rekeyed = |event: &Event| matches!(event, Event::SessionEstablished { .. });
+                let kept = !world.events_since(0, start).any(rekeyed);
+                assert!(kept || (!told && !port_only), "host {moves} moves, port {port_only}, told {told}: new keys");
+                assert!(world.is_up(0, 1) && world.is_up(1, 0));
+                // Who is told, or may simply go on sending from the new port, needs no timeout.
+                let limit = if told || port_only { millis(500) } else { millis(1_900) };
+                assert!(took <= limit, "host {moves} moves, port {port_only}, told {told}: {took:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_host_that_moves_keeps_its_session_and_says_no_hello() {
+    let mut world = talking(2);
+    world.stream(0, 1, millis(20));
+    world.run_for(secs(1));
+    let start = world.now();
+    world.roam(0, false, true);
+    world.run_for(secs(3));
+    for host in [0, 1] {
+        let kinds = world.kinds_since(host, start);
+        assert!(!kinds.contains(&Hello) && !kinds.contains(&HelloAck), "host {host}");
+    }
+    let switched = |event: &Event| matches!(event, Event::SessionSwitched { .. });
+    assert!(world.events_since(1, start).any(switched), "host 1 sends to the new address");
+    let (arrived, sent) = world.ledger.between(0, 1, start, start + secs(2));
+    assert!(arrived + 2 >= sent, "{arrived} of {sent}: nothing is lost by moving");
+}
+
+#[test]
+fn a_nat_that_forgets_costs_little() {
+    for restricted in [false, true] {
+        let inside = HostSpec { nat: Some(restricted), ..HostSpec::with_peers([1]) };
+        let outside = HostSpec { finds: vec![], ..HostSpec::with_peers([0]) };
+        let mut world = World::started(3, vec![inside, outside]);
+        world.time_to_meet(0, 1, secs(1));
+        world.stream(0, 1, millis(20));
+        world.stream(1, 0, millis(20));
+        world.run_for(secs(5));
+        world.network.rebind(0);
+        let took = world.time_to_meet(0, 1, secs(2));
+        assert!(took <= millis(800), "restricted {restricted}: {took:?}");
+    }
+}
+
+#[test]
+fn keepalives_hold_a_nat_open() {
+    let inside = HostSpec { nat: Some(true), ..HostSpec::with_peers([1]) };
+    let outside = HostSpec { finds: vec![], ..HostSpec::with_peers([0]) };
+    let mut world = World::started(4, vec![inside, outside]);
+    world.tell_addresses(0);
+    world.tell_addresses(1);
+    world.time_to_meet(0, 1, secs(1));
+    world.run_for(secs(1800));
+    let mark = world.now();
+    world.send(1, 0, Traffic::Udp4, 100, 1);
+    world.run_for(millis(15));
+    assert!(world.has_reached(1, 0, mark), "from outside to inside, after half an hour");
+}
+
+#[test]
+fn what_works_one_way_does_not_work() {
+    for (from, to) in [(0, 1), (1, 0)] {
+        let mut world = World::of(2, 5);
+        world.set_cut(from, to, true);
+        for host in [0, 1] {
+            world.stream(host, 1 - host, millis(100));
+        }
+        world.run_for(secs(30));
+        assert!(!world.is_up(0, 1) && !world.is_up(1, 0));
+        assert!(world.hosts.iter().all(|host| host.running().sessions().count() == 0));
+        world.set_cut(from, to, false);
+        assert!(world.time_to_meet(0, 1, secs(2)) <= millis(1_000));
+    }
+}
+
+#[test]
+fn a_direction_that_fails_takes_the_peer_down_on_the_side_that_sends_into_it() {
+    let mut world = World::of(2, 6);
+    world.run_for(secs(1));
+    world.stream(0, 1, millis(100));
+    world.stream(1, 0, millis(100));
+    world.run_for(secs(2));
+    let start = world.now();
+    world.set_cut(0, 1, true);
+    world.run_for(secs(10));
+    let down = |of: usize| Event::PeerDown { peer: world.id(of), why: DownReason::Unreachable };
+    assert!(world.events_since(0, start).any(|event| *event == down(1)));
+    assert!(world.events_since(1, start).any(|event| *event == down(0)), "its packets get no receipts either");
+    assert!(!world.is_up(0, 1) && !world.is_up(1, 0));
+    world.set_cut(0, 1, false);
+    assert!(world.time_to_meet(0, 1, secs(2)) <= millis(1_000));
+    world.run_for(secs(1));
+    assert!(world.is_up(0, 1) && world.is_up(1, 0));
+}
+
+#[test]
+fn silence_leads_to_a_hello_after_a_second_and_to_down_after_five() {
+    let mut world = talking(7);
+    world.set_cut(1, 0, true);
+    let start = world.now();
+    world.send(0, 1, Traffic::Udp4, 100, 1);
+    world.stream(0, 1, millis(100));
+    world.run_for(secs(8));
+    let first_hello = world.sent_since(0, start).find(|r| r.header.is_some_and(|header| header.kind() == Hello));
+    let after = first_hello.expect("a Hello was said").at.since(start);
+    assert!((millis(1_000)..=millis(1_050)).contains(&after), "{after:?}");
+    let down = Event::PeerDown { peer: world.id(1), why: DownReason::Unreachable };
+    let at = world.hosts[0].events.iter().find(|(at, event)| *at >= start && *event == down).expect("it is down").0;
+    assert!((millis(5_000)..=millis(5_100)).contains(&at.since(start)), "{:?}", at.since(start));
+}
+
+#[test]
+fn a_silent_peer_that_nothing_is_sent_to_is_not_doubted() {
+    let mut world = talking(8);
+    world.set_cut(1, 0, true);
+    let start = world.now();
+    world.run_for(secs(20));
+    assert_eq!(world.events_since(0, start).count(), 0);
+    assert!(world.kinds_since(0, start).iter().all(|kind| ![Hello, Cookie].contains(kind)));
+}
+
+#[test]
+fn a_host_that_slept_is_back_at_once() {
+    let mut world = World::of(2, 9);
+    world.stream(0, 1, millis(50));
+    world.stream(1, 0, millis(50));
+    world.run_for(secs(5));
+    for asleep in [secs(2), secs(60), secs(400)] {
+        world.stall(0, true);
+        world.run_for(asleep);
+        world.stall(0, false);
+        world.tell_addresses(0);
+        let took = world.time_to_meet(0, 1, secs(2));
+        assert!(took <= millis(1_200), "after {asleep:?}: {took:?}");
+        world.stream(0, 1, millis(50));
+        world.stream(1, 0, millis(50));
+        world.run_for(secs(5));
+    }
+}
+
+#[test]
+fn five_hundred_idle_peers_cost_no_busy_wakeups() {
+    const LEAVES: usize = 500;
+    let hub = HostSpec { finds: vec![], ..HostSpec::with_peers(1..=LEAVES) };
+    let leaf = || HostSpec::with_peers([0]);
+    let mut world = World::started(10, std::iter::once(hub).chain((0..LEAVES).map(|_| leaf())).collect());
+    world.run_for(secs(10));
+    assert_eq!(world.hosts[0].running().sessions().filter(|session| session.confirmed).count(), LEAVES);
+    let (before, start) = (world.hosts[0].wakes, world.now());
+    world.run_for(secs(100));
+    let (wakes, sent) = (world.hosts[0].wakes - before, world.sent_since(0, start).count());
+    assert!(sent <= LEAVES * 5, "{sent} datagrams");
+    assert!(wakes <= 2 * sent as u64, "{wakes} wakeups for {sent} datagrams");
+}

@@ -1,0 +1,99 @@
+//! Many worlds, each made by a number: faults, then healing. See [`vine_tests::sim`].
+//!
+//! `VINE_SIM_SEED=n` runs that one, `VINE_SIM_SEEDS=n` that many, `VINE_SIM_FIRST=n` begins there,
+//! `VINE_SIM_FILE=path` runs the script in a file. With `VINE_SIM_LOG=1` and `--nocapture` every datagram is shown.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use vine_tests::sim::{Coverage, Script};
+
+/// Seeds by default.
+const SEEDS: u64 = 200;
+
+/// Every so many seeds one runs twice.
+const TWICE: u64 = 8;
+
+/// Runs that shrinking a failure may take.
+const SHRINK_RUNS: usize = 300;
+
+/// So many failures are shrunk.
+const SHRUNK: usize = 3;
+
+/// What the seeds must reach.
+const SITUATIONS: &[&str] = &[];
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
+}
+
+#[test]
+fn seeds_keep_every_rule_and_heal() {
+    if let Ok(file) = std::env::var("VINE_SIM_FILE") {
+        let script: Script = std::fs::read_to_string(file).unwrap().parse().unwrap();
+        show(&script);
+        return;
+    }
+    if let Some(seed) = number("VINE_SIM_SEED") {
+        show(&Script::from_seed(seed));
+        return;
+    }
+    let count = number("VINE_SIM_SEEDS").unwrap_or(SEEDS);
+    let next = AtomicU64::new(number("VINE_SIM_FIRST").unwrap_or(0));
+    let end = next.load(Ordering::Relaxed) + count;
+    let coverage = Mutex::new(Coverage::default());
+    let failures = Mutex::new(Vec::new());
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end {
+                        return;
+                    }
+                    match try_seed(seed) {
+                        Ok(reached) => coverage.lock().unwrap().merge(&reached),
+                        Err(why) => failures.lock().unwrap().push((seed, why)),
+                    }
+                }
+            });
+        }
+    });
+    let mut failures = failures.into_inner().unwrap();
+    failures.sort();
+    for (seed, why) in &failures {
+        println!("VINE_SIM_SEED={seed}: {why}");
+    }
+    for (seed, why) in failures.iter().take(SHRUNK) {
+        let script = Script::from_seed(*seed).shrink(SHRINK_RUNS);
+        println!("VINE_SIM_SEED={seed}: {why}\nas short as it could be made:\n{script}");
+    }
+    assert!(failures.is_empty(), "{} of {count} seeds fail; see above how to repeat them", failures.len());
+    let coverage = coverage.into_inner().unwrap();
+    println!("{count} seeds reached:\n{coverage}");
+    if count >= SEEDS {
+        assert_eq!(coverage.missing(SITUATIONS), [""; 0], "situations that no seed reached");
+    }
+}
+
+/// Runs one script, and says what it is and what came of it.
+fn show(script: &Script) {
+    println!("{script}");
+    let outcome = script.run();
+    println!("{}{} {} inputs and outputs", outcome.coverage, outcome.digest, outcome.entries);
+}
+
+/// Runs a seed, some of them twice.
+fn try_seed(seed: u64) -> Result<Coverage, String> {
+    let script = Script::from_seed(seed);
+    let first = script.try_run()?;
+    if seed.is_multiple_of(TWICE) {
+        let second = script.try_run()?;
+        if first.digest != second.digest {
+            return Err(format!("two runs differ: {} and {}", first.digest, second.digest));
+        }
+    }
+    Ok(first.coverage)
+}

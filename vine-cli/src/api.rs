@@ -1,0 +1,197 @@
+//! What the daemon answers over its control socket: HTTP/1.1 with JSON bodies.
+//!
+//! | request              | answer                                    |
+//! |----------------------|-------------------------------------------|
+//! | `GET /v1/status`     | [`Status`]                                |
+//! | `GET /v1/peers`      | a list of [`Peer`]                        |
+//! | `GET /v1/routes`     | a list of [`Route`]                       |
+//! | `GET /v1/sessions`   | a list of [`Session`]                     |
+//! | `GET /v1/counters`   | [`Counters`]                              |
+//! | `GET /v1/snapshot`   | [`Snapshot`]                              |
+//! | `GET /v1/daemon`     | [`Daemon`]                                |
+//! | `POST /v1/ping`      | [`PingRequest`] in, [`PingReply`] out     |
+//! | `POST /v1/reload`    | [`Reloaded`]                              |
+//! | `POST /v1/stop`      | [`Daemon`], and then the daemon stops     |
+//!
+//! Anything else, and anything that fails, is answered with an HTTP error status and an [`ErrorBody`]. Fields are only ever
+//! added. Times are seconds or milliseconds as their names say; what is not known is `null`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// How the node is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Status {
+    pub(crate) name: String,
+    pub(crate) peer_id: String,
+    pub(crate) network_id: String,
+    pub(crate) uptime_s: f64,
+    pub(crate) phase: Phase,
+    /// Allowed peers.
+    pub(crate) peers_total: usize,
+    /// Those whose answers are recent.
+    pub(crate) peers_connected: usize,
+}
+
+/// What the daemon is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Phase {
+    /// Carrying packets.
+    Running,
+    /// Saying goodbye and taking back what it installed.
+    Stopping,
+}
+
+impl Phase {
+    /// The name used in reports.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Phase::Running => "running",
+            Phase::Stopping => "stopping",
+        }
+    }
+}
+
+/// An allowed peer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Peer {
+    pub(crate) name: String,
+    pub(crate) peer_id: String,
+    pub(crate) prefixes: Vec<String>,
+    pub(crate) relay_capable: bool,
+    /// `down`, `connecting`, `idle` or `connected`.
+    pub(crate) state: String,
+    pub(crate) rtt_ms: Option<f64>,
+    /// Seconds since something authentic came from it.
+    pub(crate) last_seen_s: Option<f64>,
+}
+
+/// Who owns a prefix.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Route {
+    pub(crate) prefix: String,
+    /// The owner's name.
+    pub(crate) peer: String,
+    /// Whether the host sends packets for this prefix into the tunnel.
+    pub(crate) installed: bool,
+}
+
+/// An encrypted session.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Session {
+    /// The peer's name.
+    pub(crate) peer: String,
+    pub(crate) peer_id: String,
+    /// How its path came to be: `direct`.
+    pub(crate) class: String,
+    /// The path that data goes by, once one is proven.
+    pub(crate) path: Option<String>,
+    /// The relay's name, where one carries the path.
+    pub(crate) relay: Option<String>,
+    pub(crate) rtt_ms: Option<f64>,
+    /// Bytes of the largest packet that the host is told to send.
+    pub(crate) mtu: u16,
+    pub(crate) handshake_age_s: f64,
+    pub(crate) tx_bytes: u64,
+    pub(crate) rx_bytes: u64,
+    /// The cipher that was agreed on.
+    pub(crate) cipher: String,
+}
+
+/// What was counted since the daemon started.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Counters {
+    pub(crate) packets_sent: u64,
+    pub(crate) packets_received: u64,
+    pub(crate) route_misses: u64,
+    pub(crate) session_failures: u64,
+    pub(crate) fallback_transitions: u64,
+    pub(crate) relay_usage: u64,
+    /// Datagrams and packets that were dropped, by reason. Every reason is listed.
+    pub(crate) drops: BTreeMap<String, u64>,
+    /// Events at the host's sockets and TUN device, by kind.
+    pub(crate) runtime: BTreeMap<String, u64>,
+    /// Further counters of the node.
+    #[serde(flatten)]
+    pub(crate) more: BTreeMap<String, u64>,
+}
+
+/// The process itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Daemon {
+    pub(crate) pid: u32,
+    pub(crate) version: String,
+    pub(crate) config: String,
+    pub(crate) tun: String,
+    /// Where it listens.
+    pub(crate) listen: Vec<String>,
+    pub(crate) uptime_s: f64,
+    pub(crate) phase: Phase,
+}
+
+/// Everything at one moment.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Snapshot {
+    /// Milliseconds since 1970.
+    pub(crate) taken_at_ms: u64,
+    pub(crate) daemon: Daemon,
+    pub(crate) status: Status,
+    pub(crate) peers: Vec<Peer>,
+    pub(crate) routes: Vec<Route>,
+    pub(crate) sessions: Vec<Session>,
+    pub(crate) counters: Counters,
+}
+
+/// Whom to ping, once.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct PingRequest {
+    /// An overlay address, a peer's name or a peer id.
+    pub(crate) target: String,
+    /// How long to wait for the answer.
+    pub(crate) timeout_ms: u64,
+}
+
+/// The answer to one ping.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct PingReply {
+    /// The name of the peer that answered.
+    pub(crate) peer: String,
+    pub(crate) peer_id: String,
+    /// How the path came to be that carried it.
+    pub(crate) class: String,
+    /// The path that carried it.
+    pub(crate) path: String,
+    /// The relay's name, where one carried it.
+    pub(crate) relay: Option<String>,
+    pub(crate) rtt_ms: f64,
+}
+
+/// What reading the configuration again changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Reloaded {
+    /// Names of peers that are new.
+    pub(crate) added: Vec<String>,
+    /// Names of peers that are no longer allowed.
+    pub(crate) removed: Vec<String>,
+    /// Names of peers about which something else changed.
+    pub(crate) changed: Vec<String>,
+    /// Whether `[policy]` changed.
+    pub(crate) policy: bool,
+    /// Keys that were changed in the file and take effect only when the daemon is started anew.
+    pub(crate) restart_needed: Vec<String>,
+}
+
+/// Why a request failed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ErrorBody {
+    pub(crate) error: ErrorDetail,
+}
+
+/// The failure, for programs and for people.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ErrorDetail {
+    pub(crate) code: String,
+    pub(crate) message: String,
+}

@@ -1,0 +1,196 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::output::Format;
+
+/// An encrypted mesh network without a server.
+#[derive(Debug, Parser)]
+#[command(name = "vine", version, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// Configuration file [default: ./vine.toml, then /etc/vine/vine.toml]
+    #[arg(short, long, global = true, value_name = "PATH")]
+    pub(crate) config: Option<PathBuf>,
+    /// Write answers as text for people or as JSON for programs
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub(crate) format: Format,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make and show the identity of this machine
+    #[command(subcommand)]
+    Identity(IdentityCommand),
+    /// Write and check the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Check whether this machine can run vine, and say what to do where it cannot
+    Doctor,
+    /// Run the node in the foreground until it is interrupted
+    Up,
+    /// Stop the running node
+    Down,
+    /// Run, start, stop and reload the node
+    #[command(subcommand)]
+    Daemon(DaemonCommand),
+    /// Show how the running node is
+    Status,
+    /// Show the peers of the running node
+    Peers,
+    /// Show which prefix belongs to which peer
+    Routes,
+    /// Show the encrypted sessions and their paths
+    Sessions,
+    /// Show what was sent, received and dropped
+    Counters,
+    /// Show everything at once, as one JSON document
+    Snapshot,
+    /// Send probes to a peer and say which path carried each
+    Ping(PingArgs),
+    /// Run a whole mesh on this machine and watch it work
+    Demo(DemoArgs),
+    /// Write completions for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `vine identity`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum IdentityCommand {
+    /// Make a new identity
+    Init {
+        #[command(flatten)]
+        place: IdentityPlace,
+        /// Replace an identity that is there already; it is lost then
+        #[arg(long)]
+        force: bool,
+    },
+    /// Show the public names of the identity
+    Show(#[command(flatten)] IdentityPlace),
+    /// Print the peer id, for the configuration of other machines
+    ExportPublic(#[command(flatten)] IdentityPlace),
+    /// Print the short form for comparing by eye or voice
+    Fingerprint(#[command(flatten)] IdentityPlace),
+}
+
+/// Which identity.
+#[derive(Debug, Args)]
+pub(crate) struct IdentityPlace {
+    /// The identity file [default: identity_path of the configuration]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) path: Option<PathBuf>,
+}
+
+/// `vine config`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Write a commented configuration to start from
+    Init(ConfigInitArgs),
+    /// Report everything that is wrong with the configuration
+    Validate {
+        /// Check a configuration of another machine, whose identity is not here
+        #[arg(long)]
+        without_identity: bool,
+    },
+}
+
+/// `vine config init`.
+#[derive(Debug, Args)]
+pub(crate) struct ConfigInitArgs {
+    /// Replace a file that is there already
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Name of this node [default: the host name]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Name of the network
+    #[arg(long, value_name = "ID", default_value = "home-net")]
+    pub(crate) network_id: String,
+    /// Identity file
+    #[arg(long, value_name = "PATH", default_value = "/var/lib/vine/identity")]
+    pub(crate) identity_path: PathBuf,
+    /// Directory of the daemon's state
+    #[arg(long, value_name = "DIR", default_value = crate::config::DEFAULT_STATE_DIR)]
+    pub(crate) state_dir: PathBuf,
+    /// Overlay address of this node with its prefix length
+    #[arg(long, value_name = "ADDRESS/LENGTH", default_value = "10.42.0.1/24")]
+    pub(crate) address: String,
+}
+
+/// `vine daemon`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DaemonCommand {
+    /// Run the node in the foreground (the same as `vine up`)
+    Run(RunArgs),
+    /// Start the node in the background and wait until it is ready
+    Start,
+    /// Stop the running node and wait until it is gone
+    Stop,
+    /// Say whether a node is running for this configuration
+    Status,
+    /// Make the running node read its configuration again
+    Reload,
+}
+
+/// `vine daemon run`.
+#[derive(Debug, Args, Default)]
+pub(crate) struct RunArgs {
+    /// How `vine daemon start` runs its child: detach from the terminal, log to this file
+    #[arg(long, hide = true, value_name = "LOG")]
+    pub(crate) detached: Option<PathBuf>,
+}
+
+/// `vine ping`.
+#[derive(Debug, Args)]
+pub(crate) struct PingArgs {
+    /// An overlay address, a peer's name or a peer id
+    pub(crate) target: String,
+    /// How many probes to send
+    #[arg(short = 'n', long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) count: u32,
+    /// Seconds between probes
+    #[arg(short, long, default_value_t = 1.0, value_parser = positive_seconds)]
+    pub(crate) interval: f64,
+    /// Seconds to wait for each answer
+    #[arg(short = 'W', long, default_value_t = 2.0, value_parser = positive_seconds)]
+    pub(crate) timeout: f64,
+}
+
+/// `vine demo`.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Use network namespaces and real TUN devices (as root, or where user namespaces are allowed)
+    #[arg(long)]
+    pub(crate) tun: bool,
+}
+
+fn positive_seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.001..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("a number of seconds between 0.001 and 3600".to_owned()),
+    }
+}
+
+impl std::fmt::Display for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let value = self.to_possible_value().expect("no format is hidden");
+        f.write_str(value.get_name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,157 @@
+//! Asking the daemon.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use crate::api::ErrorBody;
+use crate::output::Failure;
+
+/// A daemon that does not answer within this time is stuck. Requests that wait for something add what they wait for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The control socket of one configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    socket: PathBuf,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClientError {
+    /// Nobody listens.
+    #[error("vine is not running for this configuration (no daemon at {socket})", socket = .0.display())]
+    NotRunning(PathBuf),
+    /// The socket belongs to somebody else.
+    #[error("no permission to talk to the daemon at {socket}; run this as the user that runs it (root, mostly)", socket = .0.display())]
+    Permission(PathBuf),
+    /// The daemon refused.
+    #[error("{message}")]
+    Refused {
+        /// The HTTP status.
+        status: StatusCode,
+        /// For programs.
+        code: String,
+        /// For people.
+        message: String,
+    },
+    /// The daemon went away, is stuck, or is something else.
+    #[error("the daemon at {socket} gave no answer: {why}", socket = .socket.display())]
+    Broken { socket: PathBuf, why: String },
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Failure {
+        match &error {
+            ClientError::NotRunning(_) => Failure::failed("not_running", error),
+            ClientError::Permission(_) => Failure::failed("permission_denied", error),
+            ClientError::Broken { .. } => Failure::failed("no_answer", error),
+            ClientError::Refused { status, code, .. } => match (*status, code.clone()) {
+                (StatusCode::UNPROCESSABLE_ENTITY, code) => Failure::usage(code, error),
+                (_, code) => Failure::failed(code, error),
+            },
+        }
+    }
+}
+
+impl Client {
+    /// A client of the daemon at `socket`.
+    pub(crate) fn new(socket: &Path) -> Client {
+        Client { socket: socket.to_owned() }
+    }
+
+    /// Where the daemon is asked.
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The answer to a question.
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let body = self.exchange(Method::GET, path, Bytes::new(), PATIENCE).await?;
+        self.parse(&body)
+    }
+
+    /// The answer to a request that may take `wait`.
+    pub(crate) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        wait: Duration,
+    ) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|error| self.broken(error))?;
+        let body = self.exchange(Method::POST, path, body.into(), PATIENCE + wait).await?;
+        self.parse(&body)
+    }
+
+    /// Whether a daemon answers.
+    pub(crate) async fn is_alive(&self) -> bool {
+        !matches!(self.connect().await, Err(ClientError::NotRunning(_)))
+    }
+
+    fn parse<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, ClientError> {
+        serde_json::from_slice(body).map_err(|error| self.broken(error))
+    }
+
+    fn broken(&self, why: impl ToString) -> ClientError {
+        ClientError::Broken { socket: self.socket.clone(), why: why.to_string() }
+    }
+
+    async fn connect(&self) -> Result<UnixStream, ClientError> {
+        UnixStream::connect(&self.socket).await.map_err(|error| match error.kind() {
+            // A socket without a listener is what a killed daemon leaves behind.
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotADirectory => {
+                ClientError::NotRunning(self.socket.clone())
+            }
+            io::ErrorKind::PermissionDenied => ClientError::Permission(self.socket.clone()),
+            _ => self.broken(error),
+        })
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        patience: Duration,
+    ) -> Result<Bytes, ClientError> {
+        let answer = tokio::time::timeout(patience, self.exchange_unhurried(method, path, body)).await;
+        answer.unwrap_or_else(|_| Err(self.broken(format!("nothing within {} s", patience.as_secs()))))
+    }
+
+    async fn exchange_unhurried(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
+        let stream = self.connect().await?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(error))?;
+        let driver = tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "vine")
+            .header("content-type", "application/json")
+            .body(Full::new(body))
+            .map_err(|error| self.broken(error))?;
+        let answer = async {
+            let response = sender.send_request(request).await?;
+            let status = response.status();
+            Ok::<_, hyper::Error>((status, response.into_body().collect().await?.to_bytes()))
+        };
+        let answer = answer.await;
+        driver.abort();
+        let (status, body) = answer.map_err(|error| self.broken(error))?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        Err(match serde_json::from_slice::<ErrorBody>(&body) {
+            Ok(ErrorBody { error }) => ClientError::Refused { status, code: error.code, message: error.message },
+            Err(_) => self.broken(format!("HTTP status {status}")),
+        })
+    }
+}

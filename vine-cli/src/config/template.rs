@@ -1,0 +1,89 @@
+//! The file that `vine config init` writes: every key, with what it means.
+
+use std::path::Path;
+
+use super::{DEFAULT_LISTEN, DEFAULT_MTU, DEFAULT_TUN_NAME};
+
+/// What is filled in; everything else has a default or is left to the operator.
+pub(crate) struct Template<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) network_id: &'a str,
+    pub(crate) identity_path: &'a Path,
+    pub(crate) state_dir: &'a Path,
+    pub(crate) address: &'a str,
+    pub(crate) prefix_len: u8,
+}
+
+/// A commented configuration.
+pub(crate) fn template(fill: &Template<'_>) -> String {
+    let Template { name, network_id, address, prefix_len, .. } = fill;
+    let name = quoted(name);
+    let network_id = quoted(network_id);
+    let identity_path = quoted(&fill.identity_path.to_string_lossy());
+    let state_dir = quoted(&fill.state_dir.to_string_lossy());
+    let address = quoted(address);
+    format!(
+        r#"# Configuration of one vine node. Check it with: vine config validate
+# Relative paths are relative to the directory of this file.
+
+[node]
+# How this machine is called in messages and by its peers.
+name = {name}
+# The same on every machine of the network; two networks cannot talk by accident.
+network_id = {network_id}
+# A secret that all machines of the network share, on top of their identities: 64 hexadecimal digits,
+# from `openssl rand -hex 32`. With it, this file must not be readable by others.
+# network_key = "..."
+# The secret of this machine, from `vine identity init --path PATH`.
+identity_path = {identity_path}
+# Where to listen. Machines behind NAT keep the default.
+listen = ["{DEFAULT_LISTEN}"]
+# Lock, logs of the detached daemon, and the control socket unless it is named below.
+state_dir = {state_dir}
+# control_socket = "/run/vine/vine.sock"
+
+[tun]
+name = "{DEFAULT_TUN_NAME}"
+# This machine's address in the overlay. It owns the whole prefix.
+address = {address}
+prefix_len = {prefix_len}
+# Or several, IPv6 too, instead of address and prefix_len:
+# addresses = ["10.42.0.1/24", "fd42::1/64"]
+mtu = {DEFAULT_MTU}
+
+# Whom to call. One machine that is always reachable is enough for the others to meet.
+# [[bootstrap_peers]]
+# peer_id = "vine1..."
+# address = "udp://198.51.100.40:4100"
+
+# Everybody who may talk to this machine, with the addresses that they own.
+# [[allowed_peers]]
+# name = "beta"
+# peer_id = "vine1..."                   # from `vine identity show` on beta
+# prefix = "10.42.1.0/24"                # or prefixes = ["10.42.1.0/24", "fd42:1::/64"]
+# relay_capable = false
+
+[policy]
+# Peers that are not listed get no answer.
+strict_allowlist = true
+# Peers may be reached through a relay_capable peer where no direct path works.
+allow_relay = true
+# A path through a peer may be replaced by a direct one that both sides arrange.
+allow_signaling_upgrade = true
+"#
+    )
+}
+
+/// A TOML basic string.
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => out.push_str(&format!("\\u{:04X}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}

@@ -1,0 +1,122 @@
+//! The control socket's server: one request a call of [`Service`], JSON in and out.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CONTENT_TYPE};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
+use tokio::net::UnixListener;
+use tokio::task::JoinSet;
+
+use super::service::{Refusal, Service};
+use crate::api::{ErrorBody, ErrorDetail};
+
+/// Largest request body: a ping target is short.
+const MAX_BODY: usize = 64 << 10;
+/// Connections at a time; a further one waits.
+const MAX_CONNECTIONS: usize = 64;
+/// How long a client may take to say what it wants: the head of its request, and again the body.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Serves the socket until the task is dropped.
+pub(super) async fn serve(listener: UnixListener, service: Arc<Service>) {
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.len() >= MAX_CONNECTIONS {
+            connections.join_next().await;
+        }
+        while connections.try_join_next().is_some() {}
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of file descriptors, mostly: trying again at once would only spin.
+                tracing::warn!(%error, "control socket");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let service = Arc::clone(&service);
+        connections.spawn(async move {
+            let answer = service_fn(|request| answer(request, &service));
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(PATIENCE)
+                .serve_connection(TokioIo::new(stream), answer);
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "control connection");
+            }
+        });
+    }
+}
+
+async fn answer(request: Request<Incoming>, service: &Service) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path();
+    let allowed = match path {
+        "/v1/ping" | "/v1/reload" | "/v1/stop" => Method::POST,
+        "/v1/status" | "/v1/peers" | "/v1/routes" | "/v1/sessions" | "/v1/counters" | "/v1/snapshot" | "/v1/daemon" => {
+            Method::GET
+        }
+        _ => {
+            let message = format!("there is no {path}");
+            return Ok(refuse(&Refusal::new(StatusCode::NOT_FOUND, "not_found", message)));
+        }
+    };
+    if parts.method != allowed {
+        let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method", format!("{path} takes {allowed}"));
+        let mut response = refuse(&refusal);
+        if let Ok(value) = allowed.as_str().parse() {
+            response.headers_mut().insert(ALLOW, value);
+        }
+        return Ok(response);
+    }
+    Ok(match path {
+        "/v1/status" => json(service.status().await),
+        "/v1/peers" => json(service.peers().await),
+        "/v1/routes" => json(service.routes().await),
+        "/v1/sessions" => json(service.sessions().await),
+        "/v1/counters" => json(service.counters().await),
+        "/v1/snapshot" => json(service.snapshot().await),
+        "/v1/daemon" => json(Ok(service.daemon())),
+        "/v1/reload" => json(service.reload().await),
+        "/v1/stop" => json(Ok(service.stop())),
+        _ => json(ping(body, service).await),
+    })
+}
+
+async fn ping(body: Incoming, service: &Service) -> Result<crate::api::PingReply, Refusal> {
+    let bad = |why: String| Refusal::new(StatusCode::BAD_REQUEST, "bad_request", why);
+    let body = tokio::time::timeout(PATIENCE, Limited::new(body, MAX_BODY).collect()).await;
+    let body = body.map_err(|error| bad(error.to_string()))?.map_err(|error| bad(error.to_string()))?.to_bytes();
+    let request = serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
+    service.ping(request).await
+}
+
+fn json(result: Result<impl Serialize, Refusal>) -> Response<Full<Bytes>> {
+    match result {
+        Ok(answer) => respond(StatusCode::OK, &answer),
+        Err(refusal) => refuse(&refusal),
+    }
+}
+
+fn refuse(refusal: &Refusal) -> Response<Full<Bytes>> {
+    let error = ErrorDetail { code: refusal.code.to_owned(), message: refusal.message.clone() };
+    respond(refusal.status, &ErrorBody { error })
+}
+
+fn respond(status: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
+    let mut text = serde_json::to_vec(body).expect("maps with string keys and finite numbers are JSON");
+    // For the terminal of whoever asks with curl.
+    text.push(b'\n');
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static("application/json"));
+    response
+}

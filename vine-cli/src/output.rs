@@ -1,0 +1,264 @@
+//! What the command says: text for people, JSON for machines, and failures in both.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use crate::config::{FaultReport, Faults};
+
+/// How answers are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// Aligned columns for people.
+    #[default]
+    Text,
+    /// Stable objects for programs.
+    Json,
+}
+
+/// Why a command did not do what it was asked to.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    exit: u8,
+    code: Cow<'static, str>,
+    message: String,
+    faults: Vec<FaultReport>,
+    /// The answer on standard output tells programs already what is wrong.
+    said: bool,
+}
+
+/// The result of a command.
+pub(crate) type Outcome<T = ()> = Result<T, Failure>;
+
+#[derive(Serialize)]
+struct ErrorDocument<'a> {
+    error: ErrorBody<'a>,
+}
+
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    code: &'a str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "<[FaultReport]>::is_empty")]
+    faults: &'a [FaultReport],
+}
+
+impl Failure {
+    /// The command was understood and could not be carried out (exit code 1). `code` is for programs.
+    pub(crate) fn failed(code: impl Into<Cow<'static, str>>, message: impl fmt::Display) -> Failure {
+        Failure { exit: 1, code: code.into(), message: message.to_string(), faults: Vec::new(), said: false }
+    }
+
+    /// What was asked for, or configured, makes no sense (exit code 2).
+    pub(crate) fn usage(code: impl Into<Cow<'static, str>>, message: impl fmt::Display) -> Failure {
+        Failure { exit: 2, ..Failure::failed(code, message) }
+    }
+
+    /// The same failure, about which standard output needs no further JSON.
+    pub(crate) fn said(self) -> Failure {
+        Failure { said: true, ..self }
+    }
+
+    /// The sentence for people.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Says what went wrong, on standard error for people and on standard output as JSON for programs that asked for
+    /// it, and gives the exit code.
+    pub(crate) fn report(&self, format: Format) -> ExitCode {
+        if format == Format::Json && !self.said {
+            let body = ErrorBody { code: &self.code, message: &self.message, faults: &self.faults };
+            json(&ErrorDocument { error: body });
+        }
+        let mut stderr = io::stderr().lock();
+        // Nobody is left to be told that standard error cannot be written.
+        let _ = if self.faults.is_empty() {
+            writeln!(stderr, "vine: {}", self.message)
+        } else {
+            writeln!(stderr, "{}", self.message)
+        };
+        ExitCode::from(self.exit)
+    }
+}
+
+impl From<Faults> for Failure {
+    fn from(faults: Faults) -> Failure {
+        Failure {
+            exit: 2,
+            code: "configuration".into(),
+            message: faults.to_string(),
+            faults: faults.reports(),
+            said: false,
+        }
+    }
+}
+
+impl From<crate::identity_file::IdentityFileError> for Failure {
+    fn from(error: crate::identity_file::IdentityFileError) -> Failure {
+        Failure::usage("identity", error)
+    }
+}
+
+/// Writes one JSON document and a line end.
+pub(crate) fn json(document: &impl Serialize) {
+    let text = serde_json::to_string_pretty(document).expect("maps with string keys and finite numbers are JSON");
+    line(text);
+}
+
+/// Writes one JSON document on one line, for streams of them.
+pub(crate) fn json_line(document: &impl Serialize) {
+    let text = serde_json::to_string(document).expect("maps with string keys and finite numbers are JSON");
+    line(text);
+}
+
+/// Writes a line to standard output. A reader who went away (`vine peers | head -1`) ends the program quietly.
+pub(crate) fn line(text: impl fmt::Display) {
+    let mut stdout = io::stdout().lock();
+    if writeln!(stdout, "{text}").and_then(|()| stdout.flush()).is_err() {
+        std::process::exit(1);
+    }
+}
+
+/// A remark for people that is not part of the answer.
+pub(crate) fn remark(text: impl fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Colours that terminals of all themes show well.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Tone {
+    Plain,
+    Good,
+    Warn,
+    Bad,
+    Faint,
+}
+
+/// Whether standard output is a terminal that wants colour (<https://no-color.org>).
+pub(crate) fn colour() -> bool {
+    io::stdout().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// `text` in a tone, if colour is wanted.
+pub(crate) fn toned(text: &str, tone: Tone, colour: bool) -> String {
+    let code = match tone {
+        _ if !colour => return text.to_owned(),
+        Tone::Plain => return text.to_owned(),
+        Tone::Good => "32",
+        Tone::Warn => "33",
+        Tone::Bad => "31",
+        Tone::Faint => "2",
+    };
+    format!("\x1b[{code}m{text}\x1b[0m")
+}
+
+/// Rows in aligned columns.
+pub(crate) struct Table {
+    headers: Vec<&'static str>,
+    rows: Vec<Vec<(String, Tone)>>,
+}
+
+impl Table {
+    /// An empty table.
+    pub(crate) fn new(headers: &[&'static str]) -> Table {
+        Table { headers: headers.to_vec(), rows: Vec::new() }
+    }
+
+    /// Adds a row.
+    pub(crate) fn row<const N: usize>(&mut self, cells: [(String, Tone); N]) {
+        self.rows.push(cells.into());
+    }
+
+    /// The table as text, without a line end.
+    pub(crate) fn render(&self, colour: bool) -> String {
+        let width = |column: usize| {
+            let header = self.headers.get(column).map_or(0, |header| header.chars().count());
+            let cells = self.rows.iter().filter_map(|row| row.get(column)).map(|(cell, _)| cell.chars().count());
+            cells.fold(header, usize::max)
+        };
+        let widths: Vec<usize> = (0..self.headers.len()).map(width).collect();
+        let header = self.headers.iter().map(|header| ((*header).to_owned(), Tone::Faint)).collect();
+        let lines = std::iter::once(&header).chain(&self.rows).map(|row| {
+            let mut line = String::new();
+            for (index, ((cell, tone), width)) in row.iter().zip(&widths).enumerate() {
+                line.push_str(&toned(cell, *tone, colour));
+                if index + 1 < row.len() {
+                    line.extend(std::iter::repeat_n(' ', width + 2 - cell.chars().count()));
+                }
+            }
+            line
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// A duration in seconds as people say it: `0.4 s`, `12 s`, `3 min 20 s`, `5 h 2 min`, `3 d 4 h`.
+pub(crate) fn seconds(seconds: f64) -> String {
+    // Saturates for what no clock shows.
+    let whole = seconds.max(0.0) as u64;
+    match whole {
+        _ if seconds < 10.0 => format!("{:.1} s", seconds.max(0.0)),
+        0..120 => format!("{whole} s"),
+        120..7200 => format!("{} min {} s", whole / 60, whole % 60),
+        7200..172_800 => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
+        _ => format!("{} d {} h", whole / 86_400, whole % 86_400 / 3600),
+    }
+}
+
+/// `1 peer`, `2 peers`.
+pub(crate) fn count(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
+/// A count of bytes as people say it.
+pub(crate) fn bytes(count: u64) -> String {
+    let mut value = count as f64;
+    let mut units = ["KiB", "MiB", "GiB"].iter();
+    let mut unit = "B";
+    while value >= 1024.0 {
+        value /= 1024.0;
+        unit = units.next().copied().unwrap_or("TiB");
+        if unit == "TiB" {
+            break;
+        }
+    }
+    if unit == "B" { format!("{count} B") } else { format!("{value:.1} {unit}") }
+}
+
+/// Milliseconds of a round trip, or a dash where there was none.
+pub(crate) fn milliseconds(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |ms| if ms < 10.0 { format!("{ms:.2} ms") } else { format!("{ms:.1} ms") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_colourless_for_pipes() {
+        let mut table = Table::new(&["NAME", "STATE"]);
+        table.row([("alpha".to_owned(), Tone::Plain), ("up".to_owned(), Tone::Plain)]);
+        table.row([("b".to_owned(), Tone::Plain), ("down".to_owned(), Tone::Bad)]);
+        assert_eq!(table.render(false), "NAME   STATE\nalpha  up\nb      down");
+        assert!(table.render(true).contains("\x1b[31mdown\x1b[0m"));
+    }
+
+    #[test]
+    fn quantities() {
+        assert_eq!(seconds(0.42), "0.4 s");
+        assert_eq!(seconds(61.0), "61 s");
+        assert_eq!(seconds(200.0), "3 min 20 s");
+        assert_eq!(seconds(7260.0), "2 h 1 min");
+        assert_eq!(seconds(1e300), format!("{} d {} h", u64::MAX / 86_400, u64::MAX % 86_400 / 3600));
+        assert_eq!(bytes(1023), "1023 B");
+        assert_eq!(bytes(1536), "1.5 KiB");
+        assert_eq!(bytes(u64::MAX), "16777216.0 TiB");
+        assert_eq!(milliseconds(None), "-");
+    }
+}
