@@ -9,7 +9,7 @@ fn any_setup() -> impl Strategy<Value = Setup> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, max_shrink_iters: 2_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 512, max_shrink_iters: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_order_of_calls_is_legal(setup in any_setup(), ops in prop::collection::vec(any_op(Profile::Calls), 1..120)) {

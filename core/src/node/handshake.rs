@@ -122,11 +122,7 @@ impl Node {
         peer.departed = false;
         let session = Session::new(agreed, true, now);
         let local_index = session.index();
-        let ours_wins = shared.local.peer_id() < peer.config.id;
-        if !peer.sessions.begin(session, now, ours_wins, &mut shared.indices) {
-            self.reschedule(index);
-            return Ok(());
-        }
+        peer.sessions.begin(session, now, &mut shared.indices);
         self.adopt(index, path);
         self.shared.send(Send::HelloFinish { peer: index, index: local_index });
         self.prove_path(index, path);
@@ -226,7 +222,7 @@ impl Node {
                 shared.send(Send::Packet { peer: index });
             }
         }
-        let confirmed = peer.sessions.current.as_ref().is_some_and(|session| session.confirmed);
+        let confirmed = peer.sessions.current.as_ref().is_some_and(|session| session.is_confirmed());
         if usable && confirmed && peer.link == Link::Down && peer.is_answering(shared.now) {
             peer.link = Link::Up;
             shared.outbox.report(Event::PeerUp { peer: peer.config.id });

@@ -77,7 +77,8 @@ impl Node {
             Ok(opened) => opened,
             Err(error) => return Err(self.on_open_error(index, header.session(), error)),
         };
-        let is_current = peer.sessions.current.as_ref().is_some_and(|s| s.confirmed && s.index() == header.session());
+        let is_current =
+            peer.sessions.current.as_ref().is_some_and(|s| s.is_confirmed() && s.index() == header.session());
         if !is_current || header.kind() == EnvelopeType::HelloFinish {
             self.on_unconfirmed(index, header, path);
         }

@@ -396,6 +396,8 @@ impl Node {
                 let ping = OperatorPing { token, wire_token, sent: now, path };
                 peer.pings.push(ping).map_err(|_| CommandError::TooManyPings).map(|()| {
                     shared.send(Send::Control { peer: index, slot, message: Control::Ping { token: wire_token } });
+                    // Where nobody answers, reports are to know it too.
+                    peer.paths.probe(now, slot, shared.rng.u64());
                 })
             }
             _ => {

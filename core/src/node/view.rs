@@ -137,7 +137,7 @@ impl Node {
                 rtt: preferred.and_then(|path| path.rtt.smoothed()),
                 established: session.created,
                 cipher: session.cipher,
-                confirmed: session.confirmed,
+                confirmed: session.is_confirmed(),
                 tx_bytes: peer.tx_bytes,
                 rx_bytes: peer.rx_bytes,
             })
@@ -166,7 +166,7 @@ impl Node {
 
 fn state(peer: &Peer, now: Instant) -> PeerState {
     let path = peer.paths.preferred().map(|(_, path)| path);
-    match (peer.sessions.current.as_ref().filter(|session| session.confirmed), path) {
+    match (peer.sessions.current.as_ref().filter(|session| session.is_confirmed()), path) {
         (Some(_), Some(path)) if path.state == PathState::Usable => {
             let recent = path.last_proof.is_some_and(|proof| now.since(proof) <= RECENT);
             if recent { PeerState::Connected } else { PeerState::Idle }

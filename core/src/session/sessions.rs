@@ -50,8 +50,8 @@ pub(crate) struct Session {
     pub(crate) cipher: Cipher,
     /// Whether this node said Hello.
     pub(crate) initiator: bool,
-    /// Whether something authenticated under these keys has arrived.
-    pub(crate) confirmed: bool,
+    /// When something authenticated under these keys first arrived.
+    confirmed: Option<Instant>,
     /// When the keys were made.
     pub(crate) created: Instant,
     /// The boot id that the peer stated in this handshake.
@@ -98,7 +98,7 @@ impl Session {
             tunnel: agreed.tunnel,
             cipher: agreed.cipher,
             initiator,
-            confirmed: false,
+            confirmed: None,
             created: now,
             remote_boot: agreed.remote_boot,
             remote_stamp: agreed.remote_stamp,
@@ -109,6 +109,11 @@ impl Session {
             retired: None,
             unconfirmed_until: now + PENDING_LIFETIME,
         }
+    }
+
+    /// Whether something authenticated under these keys has arrived.
+    pub(crate) fn is_confirmed(&self) -> bool {
+        self.confirmed.is_some()
     }
 
     /// The index by which the peer names this session.
@@ -142,7 +147,7 @@ impl Session {
     }
 
     fn next_deadline(&self) -> Instant {
-        if self.confirmed {
+        if self.is_confirmed() {
             return self.retired.map_or(Instant::FAR_FUTURE, |retired| retired + REFUSE_AFTER);
         }
         self.finish.map_or(self.unconfirmed_until, |(next, _)| next.min(self.unconfirmed_until))
@@ -235,17 +240,9 @@ impl Sessions {
         }
     }
 
-    /// Puts a session that this node began into use: it sends from now on, and is confirmed later. Returns false, and
-    /// forgets the session, where it crossed one that is in use already and wins over it: the peer will never send under
-    /// the loser, so that it would stay unconfirmed here.
-    #[must_use]
-    pub(crate) fn begin(&mut self, session: Session, now: Instant, ours_wins: bool, indices: &mut Indices) -> bool {
-        if self.current.as_ref().is_some_and(|current| yields(&session, current, now, ours_wins)) {
-            indices.release(session.index());
-            return false;
-        }
+    /// Puts a session that this node began into use: it sends from now on, and is confirmed later.
+    pub(crate) fn begin(&mut self, session: Session, now: Instant, indices: &mut Indices) {
         self.make_current(session, now, indices);
-        true
     }
 
     /// Notes that something authenticated under the session `index`. Returns whether that confirmed it.
@@ -255,21 +252,23 @@ impl Sessions {
     pub(crate) fn confirm(&mut self, index: u32, now: Instant, ours_wins: bool, indices: &mut Indices) -> bool {
         if let Some(position) = self.pending.iter().position(|p| p.session.index() == index) {
             let mut session = self.pending.remove(position).session;
-            session.confirmed = true;
-            if self.current.as_ref().is_some_and(|current| yields(&session, current, now, ours_wins)) {
+            session.confirmed = Some(now);
+            if self.current.as_ref().is_some_and(|current| yields(&session, current, ours_wins)) {
                 self.set_previous(session, now, indices);
             } else {
                 self.make_current(session, now, indices);
             }
             return true;
         }
-        if let Some(current) = self.current.as_mut().filter(|s| s.index() == index && !s.confirmed) {
-            current.confirmed = true;
+        if let Some(current) = self.current.as_mut().filter(|s| s.index() == index && !s.is_confirmed()) {
+            current.confirmed = Some(now);
             return true;
         }
-        let Some(mut session) = self.previous.take_if(|s| s.index() == index && !s.confirmed) else { return false };
-        session.confirmed = true;
-        match self.current.take_if(|current| !yields(&session, current, now, ours_wins)) {
+        let Some(mut session) = self.previous.take_if(|s| s.index() == index && !s.is_confirmed()) else {
+            return false;
+        };
+        session.confirmed = Some(now);
+        match self.current.take_if(|current| !yields(&session, current, ours_wins)) {
             Some(current) => {
                 session.retired = None;
                 self.current = Some(session);
@@ -299,7 +298,7 @@ impl Sessions {
         while let Some(position) = self.pending.iter().position(|p| p.session.unconfirmed_until <= now) {
             indices.release(self.pending.remove(position).session.index());
         }
-        let unconfirmed = |session: &mut Session| !session.confirmed && session.unconfirmed_until <= now;
+        let unconfirmed = |session: &mut Session| !session.is_confirmed() && session.unconfirmed_until <= now;
         let over = |session: &mut Session| {
             unconfirmed(session) || session.retired.is_some_and(|retired| retired + REFUSE_AFTER <= now)
         };
@@ -347,7 +346,7 @@ impl Sessions {
     /// The sessions whose HelloFinish is to be repeated now.
     pub(crate) fn poll_finish(&mut self, now: Instant) -> Option<u32> {
         let standing = self.current.iter_mut().chain(self.previous.iter_mut());
-        standing.filter(|session| !session.confirmed).find_map(|s| s.finish_due(now).then(|| s.index()))
+        standing.filter(|session| !session.is_confirmed()).find_map(|s| s.finish_due(now).then(|| s.index()))
     }
 
     /// When [`Sessions::expire`] or [`Sessions::poll_finish`] next has something to do.
@@ -358,13 +357,15 @@ impl Sessions {
     }
 }
 
-/// Whether a session that was just confirmed yields to the current one: both are confirmed, they crossed on the wire (begun
-/// by different sides, within one handshake's time, in one life of the peer), and the current one is the lower PeerId's.
-fn yields(session: &Session, current: &Session, now: Instant, ours_wins: bool) -> bool {
-    current.confirmed
-        && current.initiator != session.initiator
+/// Whether a session that was just confirmed yields to the current one: they crossed on the wire (begun by different sides in
+/// one life of the peer, and neither had been confirmed when its Hello came), and the current one is the lower PeerId's.
+///
+/// The peer decides alike, as whoever has seen a session confirmed gives up the handshake of its own that is under way: a
+/// Hello that comes after that is meant.
+fn yields(session: &Session, current: &Session, ours_wins: bool) -> bool {
+    current.initiator != session.initiator
         && current.remote_boot == session.remote_boot
-        && now.since(current.created) < PENDING_LIFETIME
+        && current.confirmed.is_some_and(|confirmed| session.created <= confirmed)
         && current.initiator == ours_wins
 }
 
@@ -378,16 +379,24 @@ mod tests {
     const NOW: Instant = Instant::from_millis(1_000);
 
     fn session(index: u32, initiator: bool) -> Session {
+        session_at(NOW, index, initiator)
+    }
+
+    fn session_at(now: Instant, index: u32, initiator: bool) -> Session {
         let key = |n| Zeroizing::new([n; 32]);
         let established = Established { send: key(1), receive: key(2), hash: [0; 32] };
         let tunnel = Tunnel::new(&established, Cipher::ChaCha20Poly1305, &RustCrypto, index, 1);
         let cipher = Cipher::ChaCha20Poly1305;
         let agreed = Agreed { tunnel, cipher, remote_boot: [0; 16], remote_stamp: None, csum_partial: false };
-        Session::new(agreed, initiator, NOW)
+        Session::new(agreed, initiator, now)
     }
 
     fn pending(index: u32) -> Pending {
-        Pending { session: session(index, false), ephemeral: [index as u8; 32], ack: Box::new([]) }
+        pending_at(NOW, index)
+    }
+
+    fn pending_at(now: Instant, index: u32) -> Pending {
+        Pending { session: session_at(now, index, false), ephemeral: [index as u8; 32], ack: Box::new([]) }
     }
 
     fn current(sessions: &Sessions) -> Option<u32> {
@@ -410,7 +419,7 @@ mod tests {
             for ours_first in [true, false] {
                 let (mut sessions, mut indices) = (Sessions::default(), Indices::default());
                 sessions.add_pending(pending(2), &mut indices);
-                assert!(sessions.begin(session(1, true), NOW, true, &mut indices));
+                sessions.begin(session(1, true), NOW, &mut indices);
                 for index in if ours_first { [1, 2] } else { [2, 1] } {
                     assert!(sessions.confirm(index, NOW, ours_wins, &mut indices));
                 }
@@ -421,33 +430,22 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_after_the_lower_peer_s_session_is_confirmed_takes_nothing_from_it() {
-        for ours_wins in [true, false] {
-            let (mut sessions, mut indices) = (Sessions::default(), Indices::default());
-            sessions.add_pending(pending(2), &mut indices);
-            assert!(sessions.confirm(2, NOW, ours_wins, &mut indices));
-            assert_eq!(sessions.begin(session(1, true), NOW, ours_wins, &mut indices), ours_wins);
-            assert_eq!(current(&sessions), Some(if ours_wins { 1 } else { 2 }));
-            assert_eq!(sessions.expire(NOW + PENDING_LIFETIME, &mut indices), ours_wins, "nothing has failed");
-        }
-    }
-
-    #[test]
     fn a_later_session_is_not_taken_for_a_crossing_one() {
         let (mut sessions, mut indices) = (Sessions::default(), Indices::default());
-        assert!(sessions.begin(session(1, true), NOW, true, &mut indices));
+        sessions.begin(session(1, true), NOW, &mut indices);
         sessions.confirm(1, NOW, true, &mut indices);
-        sessions.add_pending(pending(2), &mut indices);
-        assert!(sessions.confirm(2, NOW + PENDING_LIFETIME, true, &mut indices));
+        let later = NOW + Duration::from_nanos(1);
+        sessions.add_pending(pending_at(later, 2), &mut indices);
+        assert!(sessions.confirm(2, later, true, &mut indices));
         assert_eq!(current(&sessions), Some(2));
     }
 
     #[test]
     fn unconfirmed_sessions_end_and_the_former_one_sends_again() {
         let (mut sessions, mut indices) = (Sessions::default(), Indices::default());
-        assert!(sessions.begin(session(1, true), NOW, true, &mut indices));
+        sessions.begin(session(1, true), NOW, &mut indices);
         sessions.confirm(1, NOW, true, &mut indices);
-        assert!(sessions.begin(session(2, true), NOW, true, &mut indices));
+        sessions.begin(session(2, true), NOW, &mut indices);
         for index in 3..9 {
             sessions.add_pending(pending(index), &mut indices);
         }

@@ -85,6 +85,8 @@ impl Lab {
         // An address that is not yet checked for duplicates cannot be used, and here there are none.
         host.set_kernel("net/ipv6/conf/default/accept_dad", "0");
         host.set_kernel("net/ipv6/conf/all/accept_dad", "0");
+        // As distributions have it: an address does not go because another one of its network does.
+        host.set_kernel("net/ipv4/conf/all/promote_secondaries", "1");
         host
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use vine_core::node::MAX_PEERS;
+use vine_core::MAX_PEERS;
 use vine_core::overlay::{Batch, Gather, Merge, TunPacket};
 use vine_core::path::FourTuple;
 use vine_core::rng::Rng;
@@ -286,6 +286,9 @@ impl World {
         for chunk in self.batch.chunks(64, 65_507) {
             self.trace.note("batch", host, self.now, chunk.bytes);
             self.network.send(self.now, host, chunk.destination, chunk.segment_size, chunk.bytes);
+            if self.log {
+                self.log_last();
+            }
         }
         self.batch.clear();
     }

@@ -47,9 +47,14 @@ impl Pair {
         Some(Pair { a, b, links, lab })
     }
 
-    /// As [`Pair::new`], with both daemons up and connected.
+    /// As [`Pair::new`] over IPv4, with both daemons up and connected.
     pub(crate) fn connected(test: &str, knows: Knows) -> Option<Pair> {
-        let mut pair = Pair::new(test, knows, false)?;
+        Pair::connected_over(test, knows, false)
+    }
+
+    /// As [`Pair::new`], with both daemons up and connected.
+    pub(crate) fn connected_over(test: &str, knows: Knows, v6: bool) -> Option<Pair> {
+        let mut pair = Pair::new(test, knows, v6)?;
         pair.a.up();
         pair.b.up();
         pair.a.wait_connected(&pair.b);

@@ -93,21 +93,45 @@ fn a_peer_that_was_stopped_and_comes_back_is_found() {
     assert!(from.elapsed().unwrap() < FIRST_PING, "{:?}", from.elapsed());
 }
 
-/// Gives one of the two another underlay address, with pings running both ways.
-fn roams(test: &str, a_moves: bool, knows: Knows) {
-    let Some(pair) = Pair::connected(test, knows) else { return };
+/// Whose underlay address changes.
+#[derive(Clone, Copy, PartialEq)]
+enum Mover {
+    A,
+    B,
+}
+
+/// In which order a host gets its new address and loses the old one.
+#[derive(Clone, Copy, PartialEq)]
+enum Order {
+    NewFirst,
+    /// In between, the host has neither address nor route.
+    OldFirst,
+}
+
+/// Gives one of the two another underlay address, with pings running both ways. Only b was told where the other is.
+fn roams(test: &str, mover: Mover, order: Order, v6: bool) {
+    let Some(pair) = Pair::connected_over(test, Knows::OnlyB, v6) else { return };
     let pings = [
         Ping::start(pair.a.host(), pair.b.overlay(false), INTERVAL),
         Ping::start(pair.b.host(), pair.a.overlay(false), INTERVAL),
     ];
     pings.iter().for_each(|ping| _ = ping.flows_after(SystemTime::now(), PATIENCE));
-    let (host, link, old, new) = match a_moves {
-        true => (pair.a.host(), &pair.links.0, "192.0.2.1/24", "192.0.2.101/24"),
-        false => (pair.b.host(), &pair.links.1, "192.0.2.2/24", "192.0.2.102/24"),
+    let (host, link, number) = match mover {
+        Mover::A => (pair.a.host(), &pair.links.0, 1),
+        Mover::B => (pair.b.host(), &pair.links.1, 2),
     };
-    host.add_address(link, new);
-    host.remove_address(link, old);
+    let (old, new) = match v6 {
+        true => (format!("2001:db8::{number}/64"), format!("2001:db8::10{number}/64")),
+        false => (format!("192.0.2.{number}/24"), format!("192.0.2.10{number}/24")),
+    };
+    if order == Order::NewFirst {
+        host.add_address(link, &new);
+    }
+    host.remove_address(link, &old);
     let from = SystemTime::now();
+    if order == Order::OldFirst {
+        host.add_address(link, &new);
+    }
     for ping in &pings {
         let took = ping.flows_after(from, PATIENCE);
         figure(test, &format!("traffic flows {took:.0?} after the change"));
@@ -116,13 +140,33 @@ fn roams(test: &str, a_moves: bool, knows: Knows) {
 }
 
 #[test]
-fn changed_address_of_the_one_that_only_the_other_knows() {
-    roams("changed_address_of_the_one_that_only_the_other_knows", true, Knows::OnlyB);
+fn new_address_of_the_one_that_only_the_other_knows() {
+    roams("new_address_of_the_one_that_only_the_other_knows", Mover::B, Order::NewFirst, false);
 }
 
 #[test]
-fn changed_address_of_the_one_that_knows_the_other() {
-    roams("changed_address_of_the_one_that_knows_the_other", false, Knows::OnlyB);
+fn new_address_of_the_one_that_only_the_other_knows_after_a_gap() {
+    roams("new_address_of_the_one_that_only_the_other_knows_after_a_gap", Mover::B, Order::OldFirst, false);
+}
+
+#[test]
+fn new_address_of_the_one_that_the_other_was_told() {
+    roams("new_address_of_the_one_that_the_other_was_told", Mover::A, Order::NewFirst, false);
+}
+
+#[test]
+fn new_address_of_the_one_that_the_other_was_told_after_a_gap() {
+    roams("new_address_of_the_one_that_the_other_was_told_after_a_gap", Mover::A, Order::OldFirst, false);
+}
+
+#[test]
+fn new_ipv6_address() {
+    roams("new_ipv6_address", Mover::A, Order::NewFirst, true);
+}
+
+#[test]
+fn new_ipv6_address_after_a_gap() {
+    roams("new_ipv6_address_after_a_gap", Mover::B, Order::OldFirst, true);
 }
 
 #[test]

@@ -5,8 +5,8 @@ use vine_tests::lab::{figure, iperf_server, iperf_tcp, vine_binary_is_release};
 use crate::pair::{Knows, Pair};
 
 const SECONDS: u32 = 5;
-/// Far below what is expected, so that a busy machine passes, and far above what a daemon without batches reaches.
-const FLOOR_BITS_PER_SECOND: f64 = 0.5e9;
+/// A fifth of what it reaches on two cores that also build something, and far above what a daemon without batches does.
+const FLOOR_BITS_PER_SECOND: f64 = 1.0e9;
 
 #[test]
 fn tcp_one_stream() {
