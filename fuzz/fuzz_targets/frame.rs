@@ -13,9 +13,16 @@ use vine_fuzz::alloc;
 enum Part<'a> {
     Raw(&'a [u8]),
     /// A length, honest or not, and bytes behind it.
-    Frame { claimed: u32, bytes: &'a [u8] },
+    Frame {
+        claimed: u32,
+        bytes: &'a [u8],
+    },
     /// A frame too large to stand in the input.
-    Large { len: u16, beyond: u8, fill: u8 },
+    Large {
+        len: u16,
+        beyond: u8,
+        fill: u8,
+    },
 }
 
 #[derive(Arbitrary, Debug)]

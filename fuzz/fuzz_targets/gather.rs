@@ -5,7 +5,7 @@
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use vine_core::overlay::{
-    ChecksumMode, Fragment, Gather, IpPacket, Merge, Segments, TunPacket, Transport, VirtioNetHeader, finish_checksum,
+    ChecksumMode, Fragment, Gather, IpPacket, Merge, Segments, Transport, TunPacket, VirtioNetHeader, finish_checksum,
 };
 use vine_fuzz::packets::{Packet, plain_sum, put};
 use vine_fuzz::{Edit, pattern};
@@ -15,7 +15,12 @@ enum Item<'a> {
     /// One packet.
     One(Packet, Finish),
     /// A packet cut into many, as a bulk transfer sends them; the last may push.
-    Run { of: Packet, size: u8, count: u8, finish: Finish },
+    Run {
+        of: Packet,
+        size: u8,
+        count: u8,
+        finish: Finish,
+    },
     Raw(&'a [u8], bool),
 }
 

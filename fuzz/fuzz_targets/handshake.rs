@@ -54,11 +54,9 @@ fn check_cookie(datagram: &[u8], cookie: &Cookie<'_>) {
 fuzz_target!(|datagram: &[u8]| {
     let kind = Header::decode(datagram).map(|header| header.kind());
     let (hello, ack, cookie) = (Hello::decode(datagram), HelloAck::decode(datagram), Cookie::decode(datagram));
-    for (error, of) in [
-        (hello.err(), EnvelopeType::Hello),
-        (ack.err(), EnvelopeType::HelloAck),
-        (cookie.err(), EnvelopeType::Cookie),
-    ] {
+    for (error, of) in
+        [(hello.err(), EnvelopeType::Hello), (ack.err(), EnvelopeType::HelloAck), (cookie.err(), EnvelopeType::Cookie)]
+    {
         match kind {
             Err(header) => assert_eq!(error, Some(HelloError::Header(header))),
             Ok(kind) if kind != of => assert_eq!(error, Some(HelloError::Kind(kind))),

@@ -16,8 +16,14 @@ enum Input<'a> {
     Ephemeral([u8; 32]),
     Edited(Edit, Edit),
     /// A valid message that another prologue or psk goes with.
-    Foreign { prologue: &'a [u8], psk: u8 },
-    Payload { ephemeral: u8, payload: &'a [u8] },
+    Foreign {
+        prologue: &'a [u8],
+        psk: u8,
+    },
+    Payload {
+        ephemeral: u8,
+        payload: &'a [u8],
+    },
 }
 
 struct Fixture {

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use vine_core::session::noise::{Claim, Established, Initiator, MESSAGE_2_OVERHEAD, Parameters, StaticKey};
-use vine_core::wire::{HelloAckPayload, Header};
+use vine_core::wire::{Header, HelloAckPayload};
 use vine_fuzz::Edit;
 
 #[derive(Arbitrary, Debug)]
@@ -43,9 +43,8 @@ static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
     let shared = alice.agree(bob.public()).expect("two honest keys agree");
     let parameters = Parameters { local: &alice, psk: &PSK, prologue: PROLOGUE };
     let mut message_1 = Vec::new();
-    let initiator =
-        Initiator::write_message_1(parameters, bob.public(), &shared, &[3; 32], b"payload", &mut message_1)
-            .expect("the payload is short");
+    let initiator = Initiator::write_message_1(parameters, bob.public(), &shared, &[3; 32], b"payload", &mut message_1)
+        .expect("the payload is short");
     let valid = respond(&message_1, 4, b"answer").0;
     Fixture { initiator, message_1, valid }
 });

@@ -11,7 +11,12 @@ enum Input<'a> {
     Text(&'a str),
     Bytes([u8; 32]),
     /// Characters of the text of a valid key are replaced.
-    Typos { secret: bool, key: u8, upper: bool, typos: [(u8, char); 4] },
+    Typos {
+        secret: bool,
+        key: u8,
+        upper: bool,
+        typos: [(u8, char); 4],
+    },
     Seed([u8; 32]),
 }
 

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vine_core::wire::{HelloAckPayload, HelloPayload, Header, TlvError, Writer};
+use vine_core::wire::{Header, HelloAckPayload, HelloPayload, TlvError, Writer};
 
 /// Every field of a payload in order, or `None` where the payload ends within one.
 fn fields(mut payload: &[u8]) -> Option<Vec<(u8, &[u8])>> {
@@ -30,7 +30,9 @@ fn has_right_length(kind: u8, len: usize) -> bool {
 /// Whether known fields occur at most once and have a length that they may have, and those in `required` are there.
 fn is_valid(fields: &[(u8, &[u8])], required: &[u8]) -> bool {
     let once = |kind| fields.iter().filter(|(other, _)| *other == kind).count() <= 1;
-    let obeyed = fields.iter().all(|(kind, value)| has_right_length(*kind, value.len()) && (*kind > 7 || *kind == 0 || once(*kind)));
+    let obeyed = fields
+        .iter()
+        .all(|(kind, value)| has_right_length(*kind, value.len()) && (*kind > 7 || *kind == 0 || once(*kind)));
     obeyed && required.iter().all(|kind| fields.iter().any(|(other, _)| other == kind))
 }
 

@@ -23,13 +23,28 @@ struct Input<'a> {
 
 #[derive(Arbitrary, Debug)]
 enum Op<'a> {
-    Seal { lane: u8, len: u8, csum_partial: bool },
+    Seal {
+        lane: u8,
+        len: u8,
+        csum_partial: bool,
+    },
     Finish,
     /// Takes numbers that are never used.
-    Skip { lane: u8, count: u16, many: bool },
-    Deliver { pick: u8 },
-    Edited { pick: u8, edit: Edit },
-    Reflected { pick: u8 },
+    Skip {
+        lane: u8,
+        count: u16,
+        many: bool,
+    },
+    Deliver {
+        pick: u8,
+    },
+    Edited {
+        pick: u8,
+        edit: Edit,
+    },
+    Reflected {
+        pick: u8,
+    },
     Raw(&'a [u8]),
 }
 

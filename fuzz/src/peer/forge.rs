@@ -169,7 +169,8 @@ impl Encounter {
             assert!(packet.is_none(), "a packet came out twice");
         } else {
             // Changed, it is of nobody; but a Hello's cookie_mac is looked at under load only.
-            let is_hello = Header::decode(&bytes).is_ok_and(|header| Hello::decode(&bytes).is_ok() && header.session() == 0);
+            let is_hello =
+                Header::decode(&bytes).is_ok_and(|header| Hello::decode(&bytes).is_ok() && header.session() == 0);
             if is_hello { _ = self.arrive(from, bytes) } else { self.forged(from, bytes) }
         }
     }
@@ -185,7 +186,8 @@ impl Encounter {
     pub(super) fn answer(&mut self, shape: &HelloShape, from: u8) {
         let Some(greeted) = self.greeted.clone() else { return };
         let hello = Hello::decode(&greeted).expect("it was decoded before");
-        let parameters = Parameters { local: &PEOPLE.friend.key, psk: &NO_PSK, prologue: &prologue(hello.header_bytes) };
+        let parameters =
+            Parameters { local: &PEOPLE.friend.key, psk: &NO_PSK, prologue: &prologue(hello.header_bytes) };
         let claim = Claim::read_message_1(parameters, hello.noise).expect("the node says Hello to its peer");
         assert_eq!(*claim.remote_static(), PEOPLE.node_static);
         let shared = PEOPLE.friend.key.agree(&PEOPLE.node_static).expect("two honest keys agree");

@@ -51,15 +51,12 @@ impl World {
     }
 
     fn mend(&mut self) {
-        let alpha_home = home(Side::Alpha);
-        if self.host(Side::Beta).address == alpha_home {
-            self.host(Side::Beta).address = home(Side::Beta);
-        }
-        self.host(Side::Alpha).address = alpha_home;
         // An address that alpha's sockets cannot reach would keep beta's answers away.
-        if self.host(Side::Beta).address.is_ipv6() {
-            self.host(Side::Beta).address = home(Side::Beta);
+        let beta = self.host(Side::Beta).address;
+        if beta.is_ipv6() || beta == home(Side::Alpha) {
+            self.place(Side::Beta, home(Side::Beta));
         }
+        self.place(Side::Alpha, home(Side::Alpha));
         for side in Side::BOTH {
             if self.host(side).shut_down {
                 self.restart(side);
@@ -124,7 +121,8 @@ impl World {
         let of = |side: Side| {
             let host = &self.hosts[side as usize];
             let sessions: Vec<_> = host.node.sessions().collect();
-            let peers: Vec<_> = host.node.peers().map(|peer| (peer.name.to_owned(), peer.state, peer.last_proof)).collect();
+            let peers: Vec<_> =
+                host.node.peers().map(|peer| (peer.name.to_owned(), peer.state, peer.last_proof)).collect();
             let drops: Vec<_> = host.node.counters().drops().filter(|(_, count)| *count > 0).collect();
             format!("{side:?} at {}: {peers:?} {sessions:?} {drops:?} up {:?}\n", host.address, host.up)
         };

@@ -3,6 +3,7 @@
 //! - no panic, and none of what [`GlassCrypto`] watches (nonces, the age of keys);
 //! - a packet arrives at most once, unchanged, at its owner, and only from an address of its sender;
 //! - what a node wants to send is an envelope that a datagram carries;
+//! - data goes only to where the other node is or was, whoever claims to be it from where;
 //! - a node that has said all it had to say sleeps: its deadline lies ahead;
 //! - the same inputs give the same outputs;
 //! - afterwards, on a network that works, both connect again and packets cross both ways (see [`World::heal`]).
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use vine_core::overlay::{Batch, Prefix, TunPacket, VirtioNetHeader, finish_checksum};
 use vine_core::path::{Family, FourTuple, SocketId, SocketInfo};
-use vine_core::wire::{Header, MAX_DATAGRAM_LEN};
+use vine_core::wire::{EnvelopeType, Header, Lane, MAX_DATAGRAM_LEN};
 use vine_core::{
     Command, Enqueue, Event, Identity, Instant, NetworkId, NetworkKey, Node, NodeConfig, Output, PeerConfig, PeerId,
     Policy, UnixTime,
@@ -73,6 +74,8 @@ struct Sent {
 struct Host {
     node: Node,
     address: SocketAddr,
+    /// Every address that it has had.
+    been_at: Vec<SocketAddr>,
     batch: Batch<FourTuple>,
     /// How often it was started.
     lives: u8,
@@ -123,6 +126,7 @@ impl World {
         let host = |side| Host {
             node: start(side, &setup, 0, now, &crypto),
             address: home(side),
+            been_at: vec![home(side)],
             batch: Batch::with_capacity(BATCH_CAPACITY),
             lives: 0,
             shut_down: false,
@@ -155,7 +159,9 @@ impl World {
             Op::Duplicate(pick) => _ = self.peek(pick).map(|datagram| self.arrive(datagram)),
             Op::Corrupt(pick, edit) => _ = self.peek(pick).map(|datagram| self.arrive(corrupted(datagram, edit))),
             Op::Reflect(pick) => {
-                _ = self.peek(pick).map(|UnderWay { from, to, bytes }| self.arrive(UnderWay { from: to, to: from, bytes }))
+                _ = self
+                    .peek(pick)
+                    .map(|UnderWay { from, to, bytes }| self.arrive(UnderWay { from: to, to: from, bytes }))
             }
             Op::Spoof(pick, from) => {
                 _ = self.peek(pick).map(|datagram| self.arrive(UnderWay { from: address(from), ..datagram }))
@@ -265,7 +271,10 @@ impl World {
 
     fn transmit(&mut self, side: Side, path: FourTuple, bytes: &[u8]) {
         assert!(bytes.len() <= MAX_DATAGRAM_LEN, "{} bytes are no datagram", bytes.len());
-        Header::decode(bytes).expect("what a node sends is an envelope");
+        let header = Header::decode(bytes).expect("what a node sends is an envelope");
+        let is_data = header.kind() == EnvelopeType::Sealed && header.msg_id().lane() != Lane::CONTROL;
+        let other = &self.hosts[side.other() as usize];
+        assert!(!is_data || other.been_at.contains(&path.remote), "data to {}, which nobody has proven", path.remote);
         assert_eq!(path.socket, SocketId(0));
         let from = self.host(side).address;
         if self.under_way.len() == MAX_UNDER_WAY {
@@ -420,7 +429,15 @@ impl World {
     /// A node gets an address, unless the other has it.
     fn move_to(&mut self, side: Side, address: SocketAddr) {
         if self.host(side.other()).address != address {
-            self.host(side).address = address;
+            self.place(side, address);
+        }
+    }
+
+    fn place(&mut self, side: Side, address: SocketAddr) {
+        let host = self.host(side);
+        host.address = address;
+        if !host.been_at.contains(&address) {
+            host.been_at.push(address);
         }
     }
 
