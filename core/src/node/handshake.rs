@@ -6,6 +6,7 @@ use crate::event::Event;
 use crate::path::{FourTuple, Proof, SwitchReason};
 use crate::peer::Link;
 use crate::session::cookie::Cookie as CookieValue;
+use crate::session::handshake::MAX_PLACES;
 use crate::session::noise::Claim;
 use crate::session::{Admission, Pending, Session};
 use crate::time::Instant;
@@ -54,7 +55,7 @@ impl Node {
             }
         };
         let session = Session::new(answer.agreed, false, now);
-        peer.sessions.add_pending(Pending { session, ephemeral, ack: answer.ack }, &mut shared.indices);
+        peer.sessions.add_pending(Pending { session, ephemeral, ack: answer.ack, path }, &mut shared.indices);
         shared.send(Send::HelloAck { peer: index, index: local_index, path });
         peer.departed = false;
         // The peer is where this Hello came from: the one of ours that is under way should go there too.
@@ -116,6 +117,8 @@ impl Node {
         let (peer, shared) = self.peer_mut(index).ok_or(DropReason::UnknownSession)?;
         let initiation = peer.initiation.as_mut().filter(|i| i.index == header.session());
         let initiation = initiation.ok_or(DropReason::UnknownSession)?;
+        // An answer from elsewhere may have been caught and sent on by somebody: nothing went there yet.
+        let was_asked = initiation.asked.iter().any(|asked| asked.admits(&path));
         let agreed = initiation.read_ack(&shared.local, &ack, &*shared.crypto).map_err(|_| DropReason::Handshake)?;
         peer.initiation = None;
         peer.greeting = None;
@@ -123,7 +126,7 @@ impl Node {
         let session = Session::new(agreed, true, now);
         let local_index = session.index();
         peer.sessions.begin(session, now, &mut shared.indices);
-        self.adopt(index, path);
+        self.adopt(index, path, was_asked);
         self.shared.send(Send::HelloFinish { peer: index, index: local_index });
         self.prove_path(index, path);
         self.reschedule(index);
@@ -153,7 +156,7 @@ impl Node {
         let now = shared.now;
         let session = header.session();
         let stamp = peer.sessions.get_mut(session).and_then(|session| session.remote_stamp);
-        let begun_by_peer = peer.sessions.pending(session).is_some();
+        let answered = peer.sessions.pending(session).map(|pending| pending.path);
         let confirmed = peer.sessions.confirm(session, now, ours_wins, &mut shared.indices);
         if confirmed {
             if stamp > peer.stamp {
@@ -166,8 +169,8 @@ impl Node {
                 shared.indices.release(initiation.index);
             }
             shared.counters.sessions_established += 1;
-            if begun_by_peer {
-                self.adopt(index, path);
+            if let Some(answered) = answered {
+                self.adopt(index, path, answered.admits(&path));
                 self.prove_path(index, path);
             }
         } else if header.kind() == EnvelopeType::HelloFinish {
@@ -181,8 +184,9 @@ impl Node {
         }
     }
 
-    /// A session was agreed on by `path`, so that path works both ways; the peer may have restarted.
-    fn adopt(&mut self, index: PeerIndex, path: FourTuple) {
+    /// A session was agreed on; the peer may have restarted. Where this side's part of the handshake went to the place that
+    /// the other's came from, `proven`, that path works both ways.
+    fn adopt(&mut self, index: PeerIndex, path: FourTuple, proven: bool) {
         let Some((peer, shared)) = self.peer_mut(index) else { return };
         let now = shared.now;
         let Some(boot) = peer.sessions.current.as_ref().map(|session| session.remote_boot) else { return };
@@ -193,7 +197,9 @@ impl Node {
         }
         peer.paths.on_new_session();
         let slot = peer.paths.insert(now, path);
-        peer.paths.prove(now, slot, Proof::Handshake);
+        if proven {
+            peer.paths.prove(now, slot, Proof::Handshake);
+        }
         peer.restarted |= restarted;
         self.update_paths(index);
     }
@@ -260,7 +266,7 @@ impl Node {
     /// Sends the Hello that is under way to every place where the peer may be.
     pub(super) fn send_hello(&mut self, index: PeerIndex) {
         let (routes, shared) = (&self.routes, &mut self.shared);
-        let Some(peer) = self.peers.get(index) else { return };
+        let Some(peer) = self.peers.get_mut(index) else { return };
         // Two of three Hellos leave the choice of source address to the kernel: the one that a path is pinned to may be gone
         // without anybody having told.
         let pinned = peer.greeting.as_ref().is_none_or(|greeting| greeting.attempts % 3 == 1);
@@ -268,12 +274,17 @@ impl Node {
         let known = peer.paths.proven().chain(peer.heard_at).map(pin);
         // What an overlay range holds is reached through the tunnel that this Hello is to make.
         let configured = peer.config.endpoints.iter().filter(|endpoint| routes.owner_of(endpoint.ip()).is_none());
-        let mut places: heapless::Vec<FourTuple, 16> = heapless::Vec::new();
+        let mut places: heapless::Vec<FourTuple, MAX_PLACES> = heapless::Vec::new();
         for place in known.chain(configured.filter_map(|endpoint| shared.path_to(*endpoint))) {
             if !places.iter().any(|held| held.remote == place.remote && held.socket == place.socket) {
-                // A peer with more places than this is found at one of the first.
-                let _ = places.push(place);
+                let _ = places.push(place); // Full: see MAX_PLACES.
             }
+        }
+        if let Some(initiation) = peer.initiation.as_mut() {
+            let new = places.iter().filter(|place| !initiation.asked.contains(place)).copied();
+            let room = MAX_PLACES - initiation.asked.len();
+            let new: heapless::Vec<FourTuple, MAX_PLACES> = new.take(room).collect();
+            initiation.asked.extend(new);
         }
         for path in places {
             shared.counters.hellos_sent += 1;

@@ -16,6 +16,7 @@ use super::sessions::Agreed;
 use super::{BootId, Cipher, CryptoBackend, Tunnel};
 use crate::config::{NetworkId, NodeConfig};
 use crate::identity::{Identity, PeerId};
+use crate::path::FourTuple;
 use crate::time::Instant;
 use crate::wire::hello::{NO_COOKIE_MAC, SUITE_IKPSK2};
 use crate::wire::{
@@ -58,6 +59,9 @@ pub(crate) enum HandshakeError {
     TooManyAnswers,
 }
 
+/// A Hello goes to at most this many places; a peer with more is found at one of the first.
+pub(crate) const MAX_PLACES: usize = 16;
+
 /// What this node brings to every handshake.
 pub(crate) struct Local {
     peer_id: PeerId,
@@ -86,6 +90,8 @@ pub(crate) struct Initiation {
     pub(crate) index: u32,
     /// The Hello.
     pub(crate) datagram: Box<[u8]>,
+    /// Where it was sent.
+    pub(crate) asked: heapless::Vec<FourTuple, MAX_PLACES>,
     /// The cookie that the peer gave, if it did.
     cookie: Option<CookieValue>,
     noise: Initiator,
@@ -183,7 +189,8 @@ impl Local {
         let len =
             Hello::encode(index, &noise, mac, cookie_mac, &mut datagram).expect("the buffer is longer than a Hello");
         datagram.truncate(len);
-        Ok(Initiation { index, datagram: datagram.into(), cookie, noise: initiator, started: now, bad_acks: 0 })
+        let (datagram, asked) = (datagram.into(), heapless::Vec::new());
+        Ok(Initiation { index, datagram, asked, cookie, noise: initiator, started: now, bad_acks: 0 })
     }
 
     /// Whether the sender of a Hello knows this node and its network.

@@ -11,6 +11,7 @@ use heapless::Vec;
 
 use super::{Cipher, Tunnel};
 use crate::overlay::PeerIndex;
+use crate::path::FourTuple;
 use crate::rng::Rng;
 use crate::time::Instant;
 
@@ -162,6 +163,8 @@ pub(crate) struct Pending {
     pub(crate) ephemeral: [u8; 32],
     /// The HelloAck.
     pub(crate) ack: Box<[u8]>,
+    /// Where the Hello came from, and the HelloAck went.
+    pub(crate) path: FourTuple,
 }
 
 /// Which session indices of this node are in use, and by which peer.
@@ -374,6 +377,7 @@ mod tests {
     use super::super::RustCrypto;
     use super::super::noise::Established;
     use super::*;
+    use crate::path::SocketId;
     use zeroize::Zeroizing;
 
     const NOW: Instant = Instant::from_millis(1_000);
@@ -396,7 +400,8 @@ mod tests {
     }
 
     fn pending_at(now: Instant, index: u32) -> Pending {
-        Pending { session: session_at(now, index, false), ephemeral: [index as u8; 32], ack: Box::new([]) }
+        let path = FourTuple { socket: SocketId(0), local: None, remote: "192.0.2.1:1".parse().unwrap() };
+        Pending { session: session_at(now, index, false), ephemeral: [index as u8; 32], ack: Box::new([]), path }
     }
 
     fn current(sessions: &Sessions) -> Option<u32> {
