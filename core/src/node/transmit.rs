@@ -56,6 +56,9 @@ impl Node {
         let len =
             write_control(session, slot, message, &lanes, now, scratch.get_mut(HEADER_LEN..HEADER_LEN + CONTROL_LEN)?)?;
         let datagram = scratch.get_mut(..len + OVERHEAD)?;
+        if !peer.paths.may_send(slot, datagram.len()) {
+            return None;
+        }
         session.tunnel.seal(Lane::CONTROL, false, datagram).ok()?;
         peer.note_sent(now);
         Some((path, len + OVERHEAD))
@@ -65,6 +68,7 @@ impl Node {
     fn build_packet(&mut self, index: PeerIndex, scratch: &mut [u8]) -> Option<(FourTuple, usize)> {
         let (peer, shared) = self.peer_mut(index)?;
         let now = shared.now;
+        peer.flushing = peer.flushing.saturating_sub(1);
         let (slot, path) = peer.paths.preferred().map(|(slot, path)| (slot, path.addresses))?;
         let session = peer.sessions.sender(now)?;
         let packet = peer.queue.pop()?;

@@ -14,11 +14,16 @@ const WINDOW: Duration = Duration::from_millis(100);
 const FREE: u32 = 16;
 
 /// Hellos a window that are answered when their cookie proves their address.
-const PROVEN: u32 = 64;
+const PROVEN: u32 = 256;
 
-/// Buckets of addresses, each of which gets one cookie a window. A flood from one address costs one cookie a window, and one
-/// from many addresses cannot keep the cookie from a stranger for long, as it must hit the same bucket first each time.
-const BUCKETS: usize = 4096;
+/// Of these, at most so many from the addresses of one bucket.
+const PROVEN_PER_BUCKET: u8 = 2;
+
+/// Buckets of addresses. A flood from one address uses up one bucket, and what it gets there is next to nothing.
+const BUCKETS: usize = 2048;
+
+/// Cookies a window for the addresses of one bucket.
+const COOKIES_PER_BUCKET: u8 = 2;
 
 /// What to do with a Hello whose MAC is right.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,12 +42,19 @@ pub(crate) struct HelloGate {
     window: u64,
     seen: u32,
     proven: u32,
-    cookies: [u64; BUCKETS / 64],
+    buckets: [Bucket; BUCKETS],
+}
+
+/// What the addresses of one bucket got in this window.
+#[derive(Clone, Copy, Default, Debug)]
+struct Bucket {
+    proven: u8,
+    cookies: u8,
 }
 
 impl Default for HelloGate {
     fn default() -> Self {
-        HelloGate { window: 0, seen: 0, proven: 0, cookies: [0; BUCKETS / 64] }
+        HelloGate { window: 0, seen: 0, proven: 0, buckets: [Bucket::default(); BUCKETS] }
     }
 }
 
@@ -63,16 +75,19 @@ impl HelloGate {
         if self.seen <= FREE {
             return Admission::Process;
         }
+        let bucket = &mut self.buckets[(bucket() % BUCKETS as u64) as usize];
         if has_cookie() {
+            if bucket.proven >= PROVEN_PER_BUCKET || self.proven >= PROVEN {
+                return Admission::Refuse;
+            }
+            bucket.proven += 1;
             self.proven += 1;
-            return if self.proven <= PROVEN { Admission::Process } else { Admission::Refuse };
+            return Admission::Process;
         }
-        let bucket = (bucket() % BUCKETS as u64) as usize;
-        let (word, bit) = (bucket / 64, 1u64 << (bucket % 64));
-        if self.cookies[word] & bit != 0 {
+        if bucket.cookies >= COOKIES_PER_BUCKET {
             return Admission::Refuse;
         }
-        self.cookies[word] |= bit;
+        bucket.cookies += 1;
         Admission::Challenge
     }
 }
@@ -88,13 +103,17 @@ mod tests {
         for _ in 0..FREE {
             assert_eq!(gate.admit(now, || panic!("nothing is looked at while it is calm"), || 1), Admission::Process);
         }
-        assert_eq!(gate.admit(now, || false, || 1), Admission::Challenge);
-        assert_eq!(gate.admit(now, || false, || 1), Admission::Refuse);
-        assert_eq!(gate.admit(now, || false, || 2), Admission::Challenge);
-        for _ in 0..PROVEN {
+        for bucket in [1, 2] {
+            for _ in 0..COOKIES_PER_BUCKET {
+                assert_eq!(gate.admit(now, || false, || bucket), Admission::Challenge);
+            }
+            assert_eq!(gate.admit(now, || false, || bucket), Admission::Refuse);
+        }
+        for _ in 0..PROVEN_PER_BUCKET {
             assert_eq!(gate.admit(now, || true, || 1), Admission::Process);
         }
         assert_eq!(gate.admit(now, || true, || 1), Admission::Refuse);
+        assert_eq!(gate.admit(now, || true, || 3), Admission::Process, "one address takes nothing from another");
         assert_eq!(gate.admit(now + WINDOW, || false, || 1), Admission::Process);
     }
 }
