@@ -18,11 +18,11 @@ const RECEIPT_DELAY: Duration = Duration::from_millis(50);
 const RECEIPT_LANES: usize = 8;
 
 /// An idle pair behind a NAT says this often that it is there. RFC 4787 REQ-5 lets a NAT forget after two minutes; many
-/// forget after 30 s. With the hourly rekey an idle side stays below one datagram in 25 s.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(26);
+/// forget after 30 s. With the answers and the hourly rekey an idle side stays below one datagram in 25 s.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(28);
 
 /// Every so many keepalives one asks for an answer, so that a peer that restarted is noticed though nobody sends.
-const KEEPALIVES_PER_PING: u32 = 4;
+const KEEPALIVES_PER_PING: u32 = 12;
 
 /// Data that was sent and stays without receipt on any path for this long makes this side say Hello.
 const HELLO_AFTER: Duration = Duration::from_secs(1);

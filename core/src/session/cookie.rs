@@ -33,11 +33,6 @@ impl Cookie {
         &self.0
     }
 
-    /// A hash of the address that the cookie was made for.
-    pub(crate) fn bucket(&self) -> u64 {
-        u64::from_le_bytes(*self.0.first_chunk().expect("a cookie is longer than that"))
-    }
-
     /// The `cookie_mac` of a Hello: over its header and its payload up to that field, in `parts`.
     pub fn mac(&self, parts: &[&[u8]]) -> Mac {
         MacKey::from_slice(&self.0).mac(parts)
