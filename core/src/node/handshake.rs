@@ -17,6 +17,9 @@ impl Node {
     /// A Hello: who knows this node, is allowed, and is there now, gets a HelloAck.
     pub(super) fn on_hello(&mut self, path: FourTuple, header: &Header, datagram: &[u8]) -> Result<(), DropReason> {
         let hello = Hello::decode(datagram).map_err(|_| DropReason::Malformed)?;
+        if self.shared.gate.is_shut(self.shared.now, &path.remote, *hello.cookie_mac == NO_COOKIE_MAC) {
+            return Err(DropReason::HelloRate);
+        }
         if !self.shared.local.knows_us(&hello) {
             return Err(DropReason::HelloMac);
         }
@@ -76,12 +79,7 @@ impl Node {
             *hello.cookie_mac != NO_COOKIE_MAC
                 && jar.accepts_mac(now, path.remote, path.socket.0, &covered, hello.cookie_mac)
         };
-        let bucket = || {
-            u64::from_le_bytes(
-                jar.cookie(now, path.remote, path.socket.0).as_bytes().first_chunk().copied().unwrap_or_default(),
-            )
-        };
-        match shared.gate.admit(now, has_cookie, bucket) {
+        match shared.gate.admit(now, &path.remote, has_cookie) {
             Admission::Process => Ok(()),
             Admission::Refuse => Err(DropReason::HelloRate),
             Admission::Challenge => {

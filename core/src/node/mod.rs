@@ -188,7 +188,7 @@ impl Node {
     ) -> Result<Node, ConfigError> {
         membership::check(&identity.peer_id(), &config.own_prefixes, &config.peers)?;
         let mut rng = Rng::from_seed(seed);
-        let jar = CookieJar::new(&mut rng);
+        let (jar, gate) = (CookieJar::new(&mut rng), HelloGate::new(&mut rng));
         let local = Local::new(&identity, &config, rng.array());
         let mut shared = Shared {
             local,
@@ -200,7 +200,7 @@ impl Node {
             rng,
             indices: Indices::default(),
             jar,
-            gate: HelloGate::default(),
+            gate,
             outbox: Outbox::new(),
             counters: Counters::default(),
             now,
