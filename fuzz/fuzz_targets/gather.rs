@@ -60,8 +60,10 @@ fn packets(items: Vec<Item<'_>>) -> Vec<(Vec<u8>, bool)> {
         let made = match item {
             Item::One(packet, finish) => vec![finished(&packet, finish)],
             Item::Run { mut of, size, count, finish } => {
-                let size = usize::from(size.max(1));
-                of.payload = pattern(7, size * usize::from(count) + usize::from(count % 3));
+                // Once in a while as large as packets of a real path, so that they reach the limits of one packet.
+                let large = count >= 0xf8;
+                let size = if large { 1_200 + usize::from(size) } else { usize::from(size % 64) + 1 };
+                of.payload = pattern(7, size * usize::from(count % 80) + usize::from(count % 3));
                 let segments = of.segments(size);
                 let last = segments.len() - 1;
                 let plain = |index| if index == last { finish } else { whole(finish) };
