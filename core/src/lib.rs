@@ -114,5 +114,5 @@ pub use config::{ConfigError, MAX_PEERS, NetworkId, NetworkKey, NodeConfig, Peer
 pub use counters::{Counters, DropReason};
 pub use event::{DownReason, Event};
 pub use identity::{Identity, PeerId};
-pub use node::{Enqueue, Inbound, Node, Output};
+pub use node::{Inbound, Node, Output, TunOutcome};
 pub use time::{Instant, UnixTime};

@@ -271,7 +271,7 @@ impl Peer {
 
     /// Somebody wants to send to this peer, which has no usable session: Hellos follow more closely. Returns whether a
     /// deadline changed.
-    pub(crate) fn want(&mut self, now: Instant) -> bool {
+    pub(crate) fn note_demand(&mut self, now: Instant) -> bool {
         let fresh = self.wanted_until < now + DEMAND / 2;
         if fresh {
             self.wanted_until = now + DEMAND;

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use vine_core::wire::hello::{COOKIE_DATAGRAM_LEN, MAX_HANDSHAKE_LEN, Mac, NO_COOKIE_MAC, SUITE_IKPSK2};
 use vine_core::wire::{
-    Capabilities, Ciphers, CloseReason, Cookie, FrameDecoder, FrameError, Header, HeaderError, Hello, HelloAck,
+    Capabilities, Ciphers, CloseReason, CookieReply, FrameDecoder, FrameError, Header, HeaderError, Hello, HelloAck,
     HelloAckPayload, HelloError, HelloPayload, IpVersion, Lane, MAX_FRAME_LEN, Message, MessageError, MessageWriter,
     Messages, MsgId, Payload, ReadError, Reader, TlvError, Writer, frame, varint,
 };
@@ -171,8 +171,8 @@ fn handshake_datagrams() -> Vec<Vector> {
             assert_eq!(view.header, Header::hello_ack(INITIATOR, RESPONDER));
             assert_eq!((view.noise, &view.ephemeral[..]), (&noise(81)[..], &noise(32)[..]));
         }),
-        vector("cookie", "cookie 10 11 12 ..., mac aa..", Cookie::encode(INITIATOR, &COOKIE, |_| MAC), |bytes| {
-            let view = Cookie::decode(bytes).unwrap();
+        vector("cookie", "cookie 10 11 12 ..., mac aa..", CookieReply::encode(INITIATOR, &COOKIE, |_| MAC), |bytes| {
+            let view = CookieReply::decode(bytes).unwrap();
             assert_eq!((view.header, view.cookie, view.mac), (Header::cookie(INITIATOR), &COOKIE, &MAC));
             assert_eq!(&view.mac_input[..], &bytes[..32]);
         }),
@@ -319,7 +319,7 @@ fn cut(bytes: &[u8]) -> Result<Vec<Vec<u8>>, FrameError> {
 }
 
 fn frames() -> Vec<Vector> {
-    let cookie = Cookie::encode(INITIATOR, &COOKIE, |_| [0xaa; 16]);
+    let cookie = CookieReply::encode(INITIATOR, &COOKIE, |_| [0xaa; 16]);
     let finish = [&Header::hello_finish(RESPONDER, MsgId::from_raw(0)).encode()[..], &[0xee; 16]].concat();
     let one = written(|out| frame::encode(&cookie, out));
     let two = [one.clone(), written(|out| frame::encode(&finish, out))].concat();
@@ -356,7 +356,7 @@ fn rejected_envelopes() -> Vec<Vector> {
     };
     let sealed = Header::sealed(RESPONDER, MsgId::from_raw(7), false);
     let hello = Header::hello(INITIATOR);
-    let cookie = Cookie::encode(INITIATOR, &COOKIE, |_| [0xaa; 16]);
+    let cookie = CookieReply::encode(INITIATOR, &COOKIE, |_| [0xaa; 16]);
     vec![
         header("reject.header.magic", "", &changed(sealed, 0, 0x57), HeaderError::Magic(0x57)),
         header("reject.header.version", "", &changed(sealed, 1, 2), HeaderError::Version(2)),
@@ -374,7 +374,7 @@ fn rejected_envelopes() -> Vec<Vector> {
         ),
         vector("reject.cookie.long", "one byte more", [&cookie[..], &[0]].concat(), |bytes| {
             assert_eq!(bytes.len(), COOKIE_DATAGRAM_LEN + 1);
-            assert_eq!(Cookie::decode(bytes), Err(HelloError::TooLong));
+            assert_eq!(CookieReply::decode(bytes), Err(HelloError::TooLong));
         }),
     ]
 }

@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use vine_core::wire::hello::{
-    COOKIE_DATAGRAM_LEN, Cookie, Hello, HelloAck, HelloError, MAC_LEN, MAX_HANDSHAKE_LEN, SUITE_IKPSK2,
+    COOKIE_DATAGRAM_LEN, CookieReply, Hello, HelloAck, HelloError, MAC_LEN, MAX_HANDSHAKE_LEN, SUITE_IKPSK2,
 };
 use vine_core::wire::{EnvelopeType, Header};
 
@@ -42,18 +42,18 @@ fn check_ack(datagram: &[u8], ack: &HelloAck<'_>) {
     assert_eq!(out, datagram);
 }
 
-fn check_cookie(datagram: &[u8], cookie: &Cookie<'_>) {
+fn check_cookie(datagram: &[u8], cookie: &CookieReply<'_>) {
     let mac = |covered: &[u8; 32]| {
         assert_eq!(covered, cookie.mac_input);
         *cookie.mac
     };
-    assert_eq!(Cookie::encode(cookie.header.session(), cookie.cookie, mac)[..], *datagram);
+    assert_eq!(CookieReply::encode(cookie.header.session(), cookie.cookie, mac)[..], *datagram);
     assert_eq!(datagram.len(), COOKIE_DATAGRAM_LEN);
 }
 
 fuzz_target!(|datagram: &[u8]| {
     let kind = Header::decode(datagram).map(|header| header.kind());
-    let (hello, ack, cookie) = (Hello::decode(datagram), HelloAck::decode(datagram), Cookie::decode(datagram));
+    let (hello, ack, cookie) = (Hello::decode(datagram), HelloAck::decode(datagram), CookieReply::decode(datagram));
     for (error, of) in
         [(hello.err(), EnvelopeType::Hello), (ack.err(), EnvelopeType::HelloAck), (cookie.err(), EnvelopeType::Cookie)]
     {

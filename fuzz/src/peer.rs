@@ -24,7 +24,7 @@ use vine_core::session::noise::{Initiator, StaticKey};
 use vine_core::session::{Cookie, Tunnel};
 use vine_core::wire::{EnvelopeType, Header, Hello, MAX_DATAGRAM_LEN, Message, Messages, Payload, hello};
 use vine_core::{
-    Enqueue, Identity, Instant, NetworkId, Node, NodeConfig, Output, PeerConfig, PeerId, Policy, UnixTime,
+    TunOutcome, Identity, Instant, NetworkId, Node, NodeConfig, Output, PeerConfig, PeerId, Policy, UnixTime,
 };
 
 pub use step::{HelloShape, Inner, Name, Step, Visit};
@@ -265,7 +265,7 @@ impl Encounter {
     }
 
     fn on_cookie(&mut self, header: &Header, bytes: &[u8]) {
-        let reply = hello::Cookie::decode(bytes).expect("the node's Cookie has its fields in their places");
+        let reply = hello::CookieReply::decode(bytes).expect("the node's Cookie has its fields in their places");
         let begun = self.begun.iter().find(|begun| begun.index == header.session());
         // A Hello that was sent again is answered when the peer has long forgotten it.
         let Some(begun) = begun else { return };
@@ -306,7 +306,7 @@ impl Encounter {
         packet[12..16].copy_from_slice(&[10, 0, 1, 1]);
         packet[16..20].copy_from_slice(&[10, 0, 0, destination]);
         let parsed = TunPacket::complete(&packet).expect("it is a packet");
-        let _: Enqueue = self.node.handle_tun(self.now, parsed, &mut self.batch);
+        let _: TunOutcome = self.node.handle_tun(self.now, parsed, &mut self.batch);
         self.packets.push(packet.clone());
         let (bytes, stride) = (self.batch.bytes().to_vec(), self.batch.stride().max(1));
         if let Some(destination) = self.batch.destination() {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use vine_core::overlay::{Batch, Gather, Merge, TunPacket, VirtioNetHeader};
 use vine_core::path::{Family, FourTuple, SocketId, SocketInfo};
 use vine_core::session::RustCrypto;
-use vine_core::{Enqueue, Identity, Instant, NetworkId, Node, NodeConfig, Output, PeerConfig, Policy, UnixTime};
+use vine_core::{Identity, Instant, NetworkId, Node, NodeConfig, Output, PeerConfig, Policy, TunOutcome, UnixTime};
 use vine_tests::sim::{Ledger, Offered, Traffic, overlay_prefixes};
 
 thread_local! {
@@ -134,7 +134,7 @@ impl Machine {
 
     fn send(&mut self, now: Instant, packet: &Offered, other: &mut Machine) {
         let parsed = TunPacket::parse(&packet.header, &packet.bytes).unwrap();
-        assert_eq!(self.node.handle_tun(now, parsed, &mut self.batch), Enqueue::Taken);
+        assert_eq!(self.node.handle_tun(now, parsed, &mut self.batch), TunOutcome::Taken);
         for chunk in self.batch.chunks(64, 65_507) {
             other.receive(now, self.address, chunk.segment_size, chunk.bytes);
         }

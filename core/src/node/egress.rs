@@ -13,7 +13,7 @@ use crate::wire::{Lane, MAX_DATAGRAM_LEN, OVERHEAD};
 /// What became of a packet that the host sends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "Full means that the packet was not taken"]
-pub enum Enqueue {
+pub enum TunOutcome {
     /// It is sealed in the batch, or waits inside the node for a session.
     Taken,
     /// It was dropped, and counted by its reason.
@@ -33,33 +33,33 @@ enum Obstacle {
 
 impl Node {
     /// Takes a packet from the host. A large one (segmentation offload) is split. Each segment is sealed in place in `batch`.
-    pub fn handle_tun(&mut self, now: Instant, packet: TunPacket<'_>, batch: &mut Batch<FourTuple>) -> Enqueue {
+    pub fn handle_tun(&mut self, now: Instant, packet: TunPacket<'_>, batch: &mut Batch<FourTuple>) -> TunOutcome {
         self.advance(now);
-        let index = match self.owner_of(&packet) {
+        let index = match self.route(&packet) {
             Ok(index) => index,
             Err(reason) => {
                 self.shared.counters.drop(reason);
-                return Enqueue::Dropped;
+                return TunOutcome::Dropped;
             }
         };
-        let Some((peer, shared)) = self.peer_mut(index) else { return Enqueue::Dropped };
+        let Some((peer, shared)) = self.peer_mut(index) else { return TunOutcome::Dropped };
         match seal(peer, shared, &packet, batch) {
             Ok(changed) => {
                 if changed {
                     self.reschedule(index);
                 }
-                Enqueue::Taken
+                TunOutcome::Taken
             }
-            Err(Obstacle::Full) => Enqueue::Full,
+            Err(Obstacle::Full) => TunOutcome::Full,
             Err(Obstacle::Drop(reason)) => {
                 self.shared.counters.drop(reason);
-                Enqueue::Dropped
+                TunOutcome::Dropped
             }
             Err(Obstacle::Wait) => self.enqueue(index, &packet),
         }
     }
 
-    fn owner_of(&mut self, packet: &TunPacket<'_>) -> Result<PeerIndex, DropReason> {
+    fn route(&mut self, packet: &TunPacket<'_>) -> Result<PeerIndex, DropReason> {
         if self.shared.shut_down {
             return Err(DropReason::NoSession);
         }
@@ -73,13 +73,13 @@ impl Node {
     }
 
     /// Keeps the segments of a packet until there is a session, and seeks one.
-    fn enqueue(&mut self, index: PeerIndex, packet: &TunPacket<'_>) -> Enqueue {
-        let Some((peer, shared)) = self.peer_mut(index) else { return Enqueue::Dropped };
+    fn enqueue(&mut self, index: PeerIndex, packet: &TunPacket<'_>) -> TunOutcome {
+        let Some((peer, shared)) = self.peer_mut(index) else { return TunOutcome::Dropped };
         // A queue outlives the capabilities of a session, so nothing in it relies on them.
         let segments = Segments::new(packet, ChecksumMode::Full);
         if segments.segment_len(0) + OVERHEAD > MAX_DATAGRAM_LEN {
             shared.counters.drop(DropReason::TooLarge);
-            return Enqueue::Dropped;
+            return TunOutcome::Dropped;
         }
         let now = shared.now;
         for i in 0..segments.count() {
@@ -93,10 +93,10 @@ impl Node {
             // It only stands behind others that are on their way.
             shared.flush(index, peer);
         } else {
-            peer.want(now);
+            peer.note_demand(now);
         }
         self.reschedule(index);
-        Enqueue::Taken
+        TunOutcome::Taken
     }
 }
 
@@ -156,6 +156,6 @@ fn seal(
     peer.tx_bytes += total as u64;
     peer.last_sent = now;
     // A Hello that is due anyway follows more closely while there is traffic.
-    let hastened = (age == KeyAge::Rekey || peer.greeting.is_some()) && peer.want(now);
+    let hastened = (age == KeyAge::Rekey || peer.greeting.is_some()) && peer.note_demand(now);
     Ok(peer.paths.on_data_sent(now, slot, last, || shared.rng.u64()) | hastened)
 }

@@ -1,17 +1,16 @@
 //! Hello, HelloAck, Cookie, and what a confirmed session changes.
 
-use super::{Control, Node, PeerIndex, STRANGER_INTERVAL, Send};
+use super::{Control, Node, Outgoing, PeerIndex, STRANGER_INTERVAL};
 use crate::counters::DropReason;
 use crate::event::Event;
 use crate::path::{FourTuple, Proof, SwitchReason};
 use crate::peer::Link;
-use crate::session::cookie::Cookie as CookieValue;
 use crate::session::handshake::MAX_PLACES;
 use crate::session::noise::Claim;
-use crate::session::{Admission, Pending, Session};
+use crate::session::{Admission, Cookie, Pending, Session};
 use crate::time::Instant;
 use crate::wire::hello::NO_COOKIE_MAC;
-use crate::wire::{Cookie, EnvelopeType, Header, Hello, HelloAck};
+use crate::wire::{CookieReply, EnvelopeType, Header, Hello, HelloAck};
 
 impl Node {
     /// A Hello: who knows this node, is allowed, and is there now, gets a HelloAck.
@@ -28,7 +27,7 @@ impl Node {
         if let Some((peer, index)) = self.shared.indices.answer_to(hello.ephemeral) {
             // Of a session that is confirmed meanwhile there is nothing more to say: then nothing is built.
             self.shared.counters.hellos_replayed += 1;
-            self.shared.send(Send::HelloAck { peer, index, path });
+            self.shared.send(Outgoing::HelloAck { peer, index, path });
             return Ok(());
         }
         let claim = self.shared.local.read_claim(&hello).map_err(|_| DropReason::Handshake)?;
@@ -46,11 +45,11 @@ impl Node {
         }
         // What is not provably newer than what was seen may be a replay: its sender has to answer first.
         let newer = peer.stamp.is_some_and(|stamp| proved.payload.stamp > stamp) && !peer.sessions.has_pending();
-        let cookie = proved.payload.cookie.map(CookieValue::new);
+        let cookie = proved.payload.cookie.map(Cookie::new);
         let fresh = cookie.is_some_and(|cookie| shared.jar.accepts(now, path.remote, path.socket.0, &cookie));
         if !newer && !fresh {
             let sender = header.sender_index().ok_or(DropReason::Malformed)?;
-            shared.send(Send::Cookie { path, index: sender, hello_mac: *hello.mac });
+            shared.send(Outgoing::Cookie { path, index: sender, hello_mac: *hello.mac });
             return Ok(());
         }
         let local_index = shared.indices.allocate(&mut shared.rng, index);
@@ -64,7 +63,7 @@ impl Node {
         };
         let session = Session::new(answer.agreed, false, now);
         peer.sessions.add_pending(Pending { session, ack: answer.ack, path }, &mut shared.indices);
-        shared.send(Send::HelloAck { peer: index, index: local_index, path });
+        shared.send(Outgoing::HelloAck { peer: index, index: local_index, path });
         peer.departed = false;
         // The peer is where this Hello came from, if it is no replay: one of ours that is under way should go there too.
         if fresh
@@ -91,7 +90,7 @@ impl Node {
             Admission::Refuse => Err(DropReason::HelloRate),
             Admission::Challenge => {
                 let index = header.sender_index().ok_or(DropReason::Malformed)?;
-                shared.send(Send::Cookie { path, index, hello_mac: *hello.mac });
+                shared.send(Outgoing::Cookie { path, index, hello_mac: *hello.mac });
                 Err(DropReason::HelloRate)
             }
         }
@@ -128,7 +127,7 @@ impl Node {
         peer.sessions.begin(session, now, &mut shared.indices);
         peer.follow_session();
         self.adopt(index, path, was_asked);
-        self.shared.send(Send::HelloFinish { peer: index, index: local_index });
+        self.shared.send(Outgoing::HelloFinish { peer: index, index: local_index });
         self.prove_path(index, path);
         self.reschedule(index);
         Ok(())
@@ -136,13 +135,13 @@ impl Node {
 
     /// A Cookie: the next Hello carries it, at once.
     pub(super) fn on_cookie(&mut self, header: &Header, datagram: &[u8]) -> Result<(), DropReason> {
-        let cookie = Cookie::decode(datagram).map_err(|_| DropReason::Malformed)?;
+        let reply = CookieReply::decode(datagram).map_err(|_| DropReason::Malformed)?;
         let index = self.shared.indices.owner(header.session()).ok_or(DropReason::UnknownSession)?;
         let now = self.shared.now;
         let (peer, _) = self.peer_mut(index).ok_or(DropReason::UnknownSession)?;
         let initiation = peer.initiation.as_mut().filter(|i| i.index == header.session());
         let initiation = initiation.ok_or(DropReason::UnknownSession)?;
-        let cookie = initiation.read_cookie(&peer.keys, &cookie).map_err(|_| DropReason::Handshake)?;
+        let cookie = initiation.read_cookie(&peer.keys, &reply).map_err(|_| DropReason::Handshake)?;
         match initiation.cookie() {
             None => self.say_hello(index, Some(cookie), now),
             // The Hello with it is on its way, or was lost and will be repeated.
@@ -181,7 +180,7 @@ impl Node {
         } else if header.kind() == EnvelopeType::HelloFinish {
             // Our answer to an earlier one was lost.
             if let Some(slot) = peer.control_path() {
-                shared.send(Send::Control { peer: index, slot, message: Control::Keepalive });
+                shared.send(Outgoing::Control { peer: index, slot, message: Control::Keepalive });
             }
         }
         if confirmed {
@@ -249,7 +248,7 @@ impl Node {
     }
 
     /// Makes a Hello and sends it wherever the peer may be.
-    pub(super) fn say_hello(&mut self, index: PeerIndex, cookie: Option<CookieValue>, now: Instant) {
+    pub(super) fn say_hello(&mut self, index: PeerIndex, cookie: Option<Cookie>, now: Instant) {
         let Some((peer, shared)) = self.peer_mut(index) else { return };
         if let Some(former) = peer.initiation.take() {
             shared.indices.release(former.index);
@@ -288,7 +287,7 @@ impl Node {
         }
         for path in places {
             shared.counters.hellos_sent += 1;
-            shared.send(Send::Hello { peer: index, path });
+            shared.send(Outgoing::Hello { peer: index, path });
         }
     }
 }

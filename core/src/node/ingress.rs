@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::{Control, Instant, Node, PeerIndex, Send, Shared};
+use super::{Control, Instant, Node, Outgoing, PeerIndex, Shared};
 use crate::counters::DropReason;
 use crate::event::{DownReason, Event};
 use crate::overlay::{IpPacket, RouteTable};
@@ -147,7 +147,7 @@ impl Node {
                 Message::Ping { token, path: named } => {
                     pinged = true;
                     let pong = Control::Pong { token, path: named, arrived: shared.now, observed: path.remote };
-                    shared.send(Send::Control { peer: index, slot, message: pong });
+                    shared.send(Outgoing::Control { peer: index, slot, message: pong });
                 }
                 Message::Pong { token, path: named, delay_us, observed } => {
                     let held = Duration::from_micros(delay_us);

@@ -1,6 +1,6 @@
 //! A peer's deadline came.
 
-use super::{Control, FIRST_SLOT, Node, PeerIndex, Send};
+use super::{Control, FIRST_SLOT, Node, Outgoing, PeerIndex};
 use crate::counters::DropReason;
 use crate::event::DownReason;
 use crate::peer::Keepalive;
@@ -27,12 +27,12 @@ impl Node {
         }
         let is_without = peer.sessions.current.is_none();
         while let Some(session) = peer.sessions.poll_finish(now) {
-            shared.send(Send::HelloFinish { peer: index, index: session });
+            shared.send(Outgoing::HelloFinish { peer: index, index: session });
         }
         if peer.receipts.is_due(now)
             && let Some(slot) = peer.control_path()
         {
-            shared.send(Send::Control { peer: index, slot, message: Control::Receipt });
+            shared.send(Outgoing::Control { peer: index, slot, message: Control::Receipt });
         }
         if given_up && is_without {
             self.set_down(index, DownReason::Expired);
@@ -59,7 +59,7 @@ impl Node {
         let Some((peer, shared)) = self.peer_mut(index) else { return };
         while let Some(probe) = peer.paths.poll_probe(shared.now) {
             let message = Control::Ping { token: probe.token };
-            shared.send(Send::Control { peer: index, slot: probe.slot, message });
+            shared.send(Outgoing::Control { peer: index, slot: probe.slot, message });
         }
     }
 
@@ -97,7 +97,7 @@ impl Node {
                 self.send_probes(index);
             }
             (Keepalive::Silent, Some(slot)) => {
-                shared.send(Send::Control { peer: index, slot, message: Control::Keepalive });
+                shared.send(Outgoing::Control { peer: index, slot, message: Control::Keepalive });
             }
             (_, None) => {}
         }
@@ -110,7 +110,7 @@ impl Node {
         let sealed = self.seal_close(index, slot, reason);
         let Some((peer, shared)) = self.peer_mut(index) else { return };
         if let Some((path, datagram)) = sealed {
-            shared.send(Send::Ready { path, datagram });
+            shared.send(Outgoing::Ready { path, datagram });
         }
         peer.sessions.close_all(&mut shared.indices);
         for _ in 0..peer.queue.clear() {

@@ -22,7 +22,7 @@ mod outbox;
 mod transmit;
 mod view;
 
-pub use egress::Enqueue;
+pub use egress::TunOutcome;
 pub use ingress::Inbound;
 pub use view::{PeerState, PeerView, RouteView, SessionView};
 
@@ -42,12 +42,12 @@ use crate::overlay::{PeerIndex, Prefix, RouteTable};
 use crate::path::{Family, FourTuple, PathSlot, SocketInfo};
 use crate::peer::{Link, OperatorPing, Peer};
 use crate::rng::Rng;
-use crate::session::handshake::Local;
+use crate::session::handshake::LocalKeys;
 use crate::session::{CookieJar, CryptoBackend, HelloGate, Indices, KeyAge};
 use crate::time::{Instant, UnixTime};
 use crate::timers::Timers;
 use crate::wire::CloseReason;
-use outbox::{Control, Outbox, Send};
+use outbox::{Control, Outbox, Outgoing};
 
 /// What a caller is to do. The bytes of a datagram are in the scratch buffer that was given to [`Node::poll_output`].
 #[derive(Debug)]
@@ -120,7 +120,7 @@ impl Peers {
 /// What every peer's protocol needs of its node.
 #[derive(Debug)]
 struct Shared {
-    local: Local,
+    local: LocalKeys,
     crypto: Box<dyn CryptoBackend>,
     sockets: Vec<SocketInfo>,
     own_prefixes: Vec<Prefix>,
@@ -144,7 +144,7 @@ struct Shared {
 
 impl Shared {
     /// Queues a datagram, or counts that there was no room.
-    fn send(&mut self, send: Send) {
+    fn send(&mut self, send: Outgoing) {
         if !self.outbox.push(send) {
             self.counters.drop(DropReason::ControlOverflow);
         }
@@ -155,7 +155,7 @@ impl Shared {
         for _ in 0..peer.queue.expire(self.now) {
             self.counters.drop(DropReason::NoSession);
         }
-        while peer.flushing < peer.queue.len() && self.outbox.push(Send::Packet { peer: index }) {
+        while peer.flushing < peer.queue.len() && self.outbox.push(Outgoing::Packet { peer: index }) {
             peer.flushing += 1;
         }
     }
@@ -208,7 +208,7 @@ impl Node {
         membership::check(&identity.peer_id(), &config.own_prefixes, &config.peers)?;
         let mut rng = Rng::from_seed(seed);
         let (jar, gate) = (CookieJar::new(&mut rng), HelloGate::new(&mut rng));
-        let local = Local::new(&identity, &config, rng.array());
+        let local = LocalKeys::new(&identity, &config, rng.array());
         let mut shared = Shared {
             local,
             crypto,
@@ -431,13 +431,13 @@ impl Node {
                 let wire_token = shared.rng.u64();
                 let ping = OperatorPing { token, wire_token, sent: now, path };
                 peer.pings.push(ping).map_err(|_| CommandError::TooManyPings).map(|()| {
-                    shared.send(Send::Control { peer: index, slot, message: Control::Ping { token: wire_token } });
+                    shared.send(Outgoing::Control { peer: index, slot, message: Control::Ping { token: wire_token } });
                     // Where nobody answers, reports are to know it too.
                     peer.paths.probe(now, slot, shared.rng.u64());
                 })
             }
             _ => {
-                peer.want(now);
+                peer.note_demand(now);
                 Err(CommandError::NotConnected)
             }
         };
@@ -547,7 +547,7 @@ mod tests {
         let packet = [0x45, 0, 0, 20, 0, 0, 0, 0, 64, 1, 0, 0, 10, 0, 0, 1, 10, 0, destination, 1];
         let mut batch = Batch::with_capacity(2_000);
         let taken = node.handle_tun(Instant::ORIGIN, TunPacket::complete(&packet).unwrap(), &mut batch);
-        assert_eq!(taken, Enqueue::Taken);
+        assert_eq!(taken, TunOutcome::Taken);
         batch.destination()
     }
 

@@ -18,7 +18,7 @@ const EVENTS: usize = 1024;
 
 /// A datagram to build and send.
 #[derive(Debug)]
-pub(crate) enum Send {
+pub(crate) enum Outgoing {
     /// A cookie for the Hello whose MAC is `hello_mac`.
     Cookie { path: FourTuple, index: u32, hello_mac: [u8; 16] },
     /// The Hello of the handshake that this node began with a peer.
@@ -53,7 +53,7 @@ pub(crate) enum Control {
 /// The two queues behind [`Node::poll_output`](crate::Node::poll_output).
 #[derive(Debug)]
 pub(crate) struct Outbox {
-    sends: VecDeque<Send>,
+    sends: VecDeque<Outgoing>,
     events: VecDeque<Event>,
 }
 
@@ -65,7 +65,7 @@ impl Outbox {
 
     /// Queues a datagram. Returns false where the queue is full.
     #[must_use]
-    pub(crate) fn push(&mut self, send: Send) -> bool {
+    pub(crate) fn push(&mut self, send: Outgoing) -> bool {
         let room = self.sends.len() < CAPACITY;
         if room {
             self.sends.push_back(send);
@@ -73,19 +73,19 @@ impl Outbox {
         room
     }
 
-    pub(crate) fn pop(&mut self) -> Option<Send> {
+    pub(crate) fn pop(&mut self) -> Option<Outgoing> {
         self.sends.pop_front()
     }
 
     /// Takes out what is for a peer that is no more: its index will be another's. What is made already goes.
     pub(crate) fn forget(&mut self, gone: PeerIndex) {
         self.sends.retain(|send| match send {
-            Send::Cookie { .. } | Send::Ready { .. } => true,
-            Send::Hello { peer, .. }
-            | Send::HelloAck { peer, .. }
-            | Send::HelloFinish { peer, .. }
-            | Send::Control { peer, .. }
-            | Send::Packet { peer } => *peer != gone,
+            Outgoing::Cookie { .. } | Outgoing::Ready { .. } => true,
+            Outgoing::Hello { peer, .. }
+            | Outgoing::HelloAck { peer, .. }
+            | Outgoing::HelloFinish { peer, .. }
+            | Outgoing::Control { peer, .. }
+            | Outgoing::Packet { peer } => *peer != gone,
         });
     }
 

@@ -2,7 +2,7 @@
 
 use alloc::boxed::Box;
 
-use super::{Control, Node, PeerIndex, Send};
+use super::{Control, Node, Outgoing, PeerIndex};
 use crate::path::{FourTuple, PathSlot};
 use crate::session::Session;
 use crate::session::tunnel::LaneReceived;
@@ -14,20 +14,22 @@ const CONTROL_LEN: usize = 512;
 
 impl Node {
     /// Builds a datagram at the start of `scratch`. `None` where its reason is gone meanwhile.
-    pub(super) fn build(&mut self, send: Send, scratch: &mut [u8]) -> Option<(FourTuple, usize)> {
+    pub(super) fn build(&mut self, send: Outgoing, scratch: &mut [u8]) -> Option<(FourTuple, usize)> {
         match send {
-            Send::Cookie { path, index, hello_mac } => {
+            Outgoing::Cookie { path, index, hello_mac } => {
                 let shared = &mut self.shared;
                 let cookie = shared.jar.cookie(shared.now, path.remote, path.socket.0);
                 shared.counters.cookies_sent += 1;
                 copy(path, &cookie.reply(shared.local.cookie_key(), index, &hello_mac), scratch)
             }
-            Send::Hello { peer, path } => copy(path, &self.peer(peer)?.initiation.as_ref()?.datagram, scratch),
-            Send::HelloAck { peer, index, path } => copy(path, &self.peer(peer)?.sessions.pending(index)?.ack, scratch),
-            Send::Ready { path, datagram } => copy(path, &datagram, scratch),
-            Send::HelloFinish { peer, index } => self.build_finish(peer, index, scratch),
-            Send::Control { peer, slot, message } => self.build_control(peer, slot, message, scratch),
-            Send::Packet { peer } => self.build_packet(peer, scratch),
+            Outgoing::Hello { peer, path } => copy(path, &self.peer(peer)?.initiation.as_ref()?.datagram, scratch),
+            Outgoing::HelloAck { peer, index, path } => {
+                copy(path, &self.peer(peer)?.sessions.pending(index)?.ack, scratch)
+            }
+            Outgoing::Ready { path, datagram } => copy(path, &datagram, scratch),
+            Outgoing::HelloFinish { peer, index } => self.build_finish(peer, index, scratch),
+            Outgoing::Control { peer, slot, message } => self.build_control(peer, slot, message, scratch),
+            Outgoing::Packet { peer } => self.build_packet(peer, scratch),
         }
     }
 

@@ -159,7 +159,7 @@ impl Node {
     }
 
     /// Which peer owns an overlay address.
-    pub fn owner(&self, address: core::net::IpAddr) -> Option<PeerId> {
+    pub fn owner_of(&self, address: core::net::IpAddr) -> Option<PeerId> {
         Some(self.peer(self.routes.owner_of(address)?)?.config.id)
     }
 }

@@ -44,12 +44,12 @@ impl Cookie {
     /// The Hello's MAC goes into that of the answer: who has not seen the Hello cannot make its sender take a wrong
     /// cookie.
     pub fn reply(&self, key: &MacKey, receiver_index: u32, hello_mac: &Mac) -> [u8; COOKIE_DATAGRAM_LEN] {
-        hello::Cookie::encode(receiver_index, &self.0, |covered| key.mac(&[covered, hello_mac]))
+        hello::CookieReply::encode(receiver_index, &self.0, |covered| key.mac(&[covered, hello_mac]))
     }
 
     /// The cookie in `reply`, if it answers the Hello whose MAC was `hello_mac`. `key` is the responder's
     /// [`cookie_key`](super::keys::cookie_key).
-    pub fn from_reply(key: &MacKey, reply: &hello::Cookie<'_>, hello_mac: &Mac) -> Option<Cookie> {
+    pub fn from_reply(key: &MacKey, reply: &hello::CookieReply<'_>, hello_mac: &Mac) -> Option<Cookie> {
         key.verify(&[reply.mac_input, hello_mac], reply.mac).then_some(Cookie(*reply.cookie))
     }
 }
@@ -167,7 +167,7 @@ mod tests {
         fn a_reply_answers_one_hello(cookie in any::<[u8; 16]>(), hello_mac in any::<[u8; 16]>(), index in any::<u32>(), at in 0usize..64) {
             let (key, cookie) = (MacKey::new(&[3; 32]), Cookie::new(cookie));
             let mut datagram = cookie.reply(&key, index, &hello_mac);
-            let reply = hello::Cookie::decode(&datagram).unwrap();
+            let reply = hello::CookieReply::decode(&datagram).unwrap();
             prop_assert_eq!(reply.header.session(), index);
             prop_assert_eq!(Cookie::from_reply(&key, &reply, &hello_mac), Some(cookie));
             prop_assert_eq!(Cookie::from_reply(&MacKey::new(&[4; 32]), &reply, &hello_mac), None);
@@ -177,7 +177,7 @@ mod tests {
                 Some(byte) => *byte ^= 1,
                 None => other_mac[at - COOKIE_DATAGRAM_LEN] ^= 1,
             }
-            if let Ok(reply) = hello::Cookie::decode(&datagram) {
+            if let Ok(reply) = hello::CookieReply::decode(&datagram) {
                 prop_assert_eq!(Cookie::from_reply(&key, &reply, &other_mac), None);
             }
         }

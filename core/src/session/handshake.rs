@@ -1,6 +1,6 @@
 //! The handshake's datagrams: what a Hello says, what answers it, and the keys that both sides then have.
 //!
-//! [`Local`] is what this node brings to every handshake, [`PeerKeys`] what it knows of one peer beforehand. Neither keeps
+//! [`LocalKeys`] is what this node brings to every handshake, [`PeerKeys`] what it knows of one peer beforehand. Neither keeps
 //! any state of a handshake: that is [`Initiation`] on the side that said Hello and a pending session on the other.
 
 use alloc::boxed::Box;
@@ -9,18 +9,17 @@ use core::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::cookie::Cookie as CookieValue;
 use super::keys::{MacKey, cookie_key, hello_key};
 use super::noise::{Claim, Initiator, NoiseError, Parameters, Responder, SharedSecret, StaticKey};
 use super::sessions::Agreed;
-use super::{BootId, Cipher, CryptoBackend, Tunnel};
+use super::{BootId, Cipher, Cookie, CryptoBackend, Tunnel};
 use crate::config::{NetworkId, NodeConfig};
 use crate::identity::{Identity, PeerId};
 use crate::path::FourTuple;
 use crate::time::Instant;
 use crate::wire::hello::{NO_COOKIE_MAC, SUITE_IKPSK2};
 use crate::wire::{
-    Capabilities, Ciphers, Cookie, HEADER_LEN, Header, Hello, HelloAck, HelloAckPayload, HelloError, HelloPayload,
+    Capabilities, Ciphers, CookieReply, HEADER_LEN, Header, Hello, HelloAck, HelloAckPayload, HelloError, HelloPayload,
     TlvError, Writer,
 };
 
@@ -63,7 +62,7 @@ pub(crate) enum HandshakeError {
 pub(crate) const MAX_PLACES: usize = 16;
 
 /// What this node brings to every handshake.
-pub(crate) struct Local {
+pub(crate) struct LocalKeys {
     peer_id: PeerId,
     static_key: StaticKey,
     boot: BootId,
@@ -93,9 +92,9 @@ pub(crate) struct Initiation {
     /// Where it was sent.
     pub(crate) asked: heapless::Vec<FourTuple, MAX_PLACES>,
     /// The cookie that the peer gave, if it did.
-    cookie: Option<CookieValue>,
+    cookie: Option<Cookie>,
     /// A cookie that came when the Hello carried one already: for the next Hello.
-    next_cookie: Option<CookieValue>,
+    next_cookie: Option<Cookie>,
     noise: Initiator,
     started: Instant,
     bad_acks: u8,
@@ -114,12 +113,12 @@ pub(crate) struct Answer {
     pub(crate) agreed: Agreed,
 }
 
-impl Local {
-    pub(crate) fn new(identity: &Identity, config: &NodeConfig, boot: BootId) -> Local {
+impl LocalKeys {
+    pub(crate) fn new(identity: &Identity, config: &NodeConfig, boot: BootId) -> LocalKeys {
         let psk = Zeroizing::new(config.network_key.as_ref().map_or([0; 32], |key| *key.as_bytes()));
         let peer_id = identity.peer_id();
         let capabilities = if config.checksum_offload { Capabilities::CSUM_PARTIAL } else { Capabilities::NONE };
-        Local {
+        LocalKeys {
             static_key: StaticKey::from(identity),
             boot,
             aes_is_fast: config.aes_is_fast,
@@ -167,7 +166,7 @@ impl Local {
         peer: &PeerKeys,
         index: u32,
         stamp: u64,
-        cookie: Option<CookieValue>,
+        cookie: Option<Cookie>,
         ephemeral: &[u8; 32],
         now: Instant,
     ) -> Result<Initiation, HandshakeError> {
@@ -290,24 +289,24 @@ impl Initiation {
     }
 
     /// Keeps a cookie for the next Hello, which is then due at the next repeat.
-    pub(crate) fn keep_cookie(&mut self, cookie: CookieValue) {
+    pub(crate) fn keep_cookie(&mut self, cookie: Cookie) {
         self.next_cookie = Some(cookie);
     }
 
     /// What the next Hello should carry.
-    pub(crate) fn next_cookie(&self) -> Option<CookieValue> {
+    pub(crate) fn next_cookie(&self) -> Option<Cookie> {
         self.next_cookie.or(self.cookie)
     }
 
     /// The cookie that this Hello carried.
-    pub(crate) fn cookie(&self) -> Option<CookieValue> {
+    pub(crate) fn cookie(&self) -> Option<Cookie> {
         self.cookie
     }
 
     /// Reads the answer. Wrong ones leave the handshake as it was.
     pub(crate) fn read_ack(
         &mut self,
-        local: &Local,
+        local: &LocalKeys,
         ack: &HelloAck<'_>,
         crypto: &dyn CryptoBackend,
     ) -> Result<Agreed, HandshakeError> {
@@ -321,7 +320,7 @@ impl Initiation {
 
     fn try_read_ack(
         &self,
-        local: &Local,
+        local: &LocalKeys,
         ack: &HelloAck<'_>,
         crypto: &dyn CryptoBackend,
     ) -> Result<Agreed, HandshakeError> {
@@ -339,9 +338,9 @@ impl Initiation {
     }
 
     /// Reads a Cookie that answers this Hello.
-    pub(crate) fn read_cookie(&self, peer: &PeerKeys, cookie: &Cookie<'_>) -> Result<CookieValue, HandshakeError> {
+    pub(crate) fn read_cookie(&self, peer: &PeerKeys, reply: &CookieReply<'_>) -> Result<Cookie, HandshakeError> {
         let hello = Hello::decode(&self.datagram)?;
-        CookieValue::from_reply(&peer.cookie_key, cookie, hello.mac).ok_or(HandshakeError::Mac)
+        Cookie::from_reply(&peer.cookie_key, reply, hello.mac).ok_or(HandshakeError::Mac)
     }
 }
 
@@ -356,4 +355,4 @@ macro_rules! opaque_debug {
 }
 
 // They hold secrets.
-opaque_debug!(Local, PeerKeys, Initiation);
+opaque_debug!(LocalKeys, PeerKeys, Initiation);

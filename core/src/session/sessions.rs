@@ -285,7 +285,7 @@ impl Sessions {
             self.pending.truncate(self.pending.len() - position);
             let mut session = self.pending.remove(0).session;
             session.confirmed = Some(now);
-            if self.current.as_ref().is_some_and(|current| yields(&session, current, ours_wins)) {
+            if self.current.as_ref().is_some_and(|current| loses_to(&session, current, ours_wins)) {
                 self.set_previous(session, now, indices);
             } else {
                 self.make_current(session, now, indices);
@@ -300,7 +300,7 @@ impl Sessions {
             return false;
         };
         session.confirmed = Some(now);
-        match self.current.take_if(|current| !yields(&session, current, ours_wins)) {
+        match self.current.take_if(|current| !loses_to(&session, current, ours_wins)) {
             Some(current) => {
                 session.retired = None;
                 self.current = Some(session);
@@ -389,12 +389,12 @@ impl Sessions {
     }
 }
 
-/// Whether a session that was just confirmed yields to the current one: they crossed on the wire (begun by different sides in
+/// Whether a session that was just confirmed loses_to to the current one: they crossed on the wire (begun by different sides in
 /// one life of the peer, and neither had been confirmed when its Hello came), and the current one is the lower PeerId's.
 ///
 /// The peer decides alike, as whoever has seen a session confirmed gives up the handshake of its own that is under way: a
 /// Hello that comes after that is meant.
-fn yields(session: &Session, current: &Session, ours_wins: bool) -> bool {
+fn loses_to(session: &Session, current: &Session, ours_wins: bool) -> bool {
     current.initiator != session.initiator
         && current.remote_boot == session.remote_boot
         && current.confirmed.is_some_and(|confirmed| session.created <= confirmed)

@@ -189,10 +189,10 @@ impl<'a> HelloAck<'a> {
     }
 }
 
-/// A Cookie, split. Made by [`Cookie::decode`]; all fields lie in the datagram.
+/// A Cookie, split. Made by [`CookieReply::decode`]; all fields lie in the datagram.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub struct Cookie<'a> {
+pub struct CookieReply<'a> {
     /// The header. Its session is the initiator's index.
     pub header: Header,
     /// The cookie: the key of the `cookie_mac` of the next Hello.
@@ -204,7 +204,7 @@ pub struct Cookie<'a> {
     pub mac: &'a Mac,
 }
 
-impl<'a> Cookie<'a> {
+impl<'a> CookieReply<'a> {
     /// Splits `datagram`.
     pub fn decode(datagram: &'a [u8]) -> Result<Self, HelloError> {
         let (header, _, payload) = split_header(datagram, EnvelopeType::Cookie)?;
@@ -214,7 +214,7 @@ impl<'a> Cookie<'a> {
         let mac = payload.get(COOKIE_LEN..).and_then(<[u8]>::first_chunk).ok_or(HelloError::TooShort)?;
         let cookie = payload.first_chunk().ok_or(HelloError::TooShort)?;
         let mac_input = datagram.first_chunk().ok_or(HelloError::TooShort)?;
-        Ok(Cookie { header, cookie, mac_input, mac })
+        Ok(CookieReply { header, cookie, mac_input, mac })
     }
 
     /// The Cookie datagram to the initiator who calls the session `receiver_index`. `mac` is called with header and
@@ -270,19 +270,19 @@ mod tests {
         assert!(Hello::decode(&hello(&std::vec![1; longest])).is_ok());
         assert_eq!(Hello::decode(&hello(&std::vec![1; longest + 1])), Err(HelloError::TooLong));
 
-        let cookie = Cookie::encode(5, &[6; COOKIE_LEN], |covered| sum(covered));
-        assert!(Cookie::decode(&cookie).is_ok());
-        assert_eq!(Cookie::decode(&cookie[..47]), Err(HelloError::TooShort));
+        let cookie = CookieReply::encode(5, &[6; COOKIE_LEN], |covered| sum(covered));
+        assert!(CookieReply::decode(&cookie).is_ok());
+        assert_eq!(CookieReply::decode(&cookie[..47]), Err(HelloError::TooShort));
         let mut long = cookie.to_vec();
         long.push(0);
-        assert_eq!(Cookie::decode(&long), Err(HelloError::TooLong));
+        assert_eq!(CookieReply::decode(&long), Err(HelloError::TooLong));
     }
 
     #[test]
     fn another_type_or_suite_is_refused() {
         let mut bytes = hello(&[1; MIN_HELLO_NOISE_LEN]);
         assert_eq!(HelloAck::decode(&bytes), Err(HelloError::Kind(EnvelopeType::Hello)));
-        assert_eq!(Cookie::decode(&bytes), Err(HelloError::Kind(EnvelopeType::Hello)));
+        assert_eq!(CookieReply::decode(&bytes), Err(HelloError::Kind(EnvelopeType::Hello)));
         bytes[HEADER_LEN] = 2;
         assert_eq!(Hello::decode(&bytes), Err(HelloError::Suite(2)));
         bytes[0] = 0;
@@ -340,8 +340,8 @@ mod tests {
 
         #[test]
         fn cookie_round_trip(to: u32, cookie: [u8; 16]) {
-            let bytes = Cookie::encode(to, &cookie, |covered| sum(covered));
-            let view = Cookie::decode(&bytes).unwrap();
+            let bytes = CookieReply::encode(to, &cookie, |covered| sum(covered));
+            let view = CookieReply::decode(&bytes).unwrap();
             prop_assert_eq!(view.header, Header::cookie(to));
             prop_assert_eq!(view.cookie, &cookie);
             prop_assert_eq!(&view.mac_input[..], &bytes[..32]);
@@ -355,7 +355,7 @@ mod tests {
             }
             let _ = Hello::decode(&bytes);
             let _ = HelloAck::decode(&bytes);
-            let _ = Cookie::decode(&bytes);
+            let _ = CookieReply::decode(&bytes);
             let _ = Hello::set_cookie_mac(&mut bytes, sum);
         }
     }

@@ -36,6 +36,6 @@ pub use envelope::{
     MAX_PACKET_LEN, MsgId, OVERHEAD, TAG_LEN, TAILROOM,
 };
 pub use frame::{FrameDecoder, FrameError, MAX_FRAME_LEN};
-pub use hello::{Cookie, Hello, HelloAck, HelloError};
+pub use hello::{CookieReply, Hello, HelloAck, HelloError};
 pub use message::{CloseReason, IpVersion, Message, MessageError, MessageWriter, Messages, Payload};
 pub use tlv::{Capabilities, Ciphers, HelloAckPayload, HelloPayload, TlvError};

@@ -218,7 +218,7 @@ impl Encounter {
         let hello = Hello::decode(&greeted).expect("it was decoded before");
         let index = hello.header.sender_index().expect("a Hello tells its sender's index");
         let reply = Cookie::new(cookie).reply(&PEOPLE.friend_cookie_key, index, hello.mac);
-        assert!(hello::Cookie::decode(&reply).is_ok());
+        assert!(hello::CookieReply::decode(&reply).is_ok());
         self.arrive(from, reply.to_vec());
     }
 }

@@ -20,7 +20,7 @@ use vine_core::overlay::{Batch, Prefix, TunPacket, VirtioNetHeader, finish_check
 use vine_core::path::{Family, FourTuple, SocketId, SocketInfo};
 use vine_core::wire::{EnvelopeType, Header, Lane, MAX_DATAGRAM_LEN};
 use vine_core::{
-    Command, Enqueue, Event, Identity, Instant, NetworkId, NetworkKey, Node, NodeConfig, Output, PeerConfig, PeerId,
+    Command, TunOutcome, Event, Identity, Instant, NetworkId, NetworkKey, Node, NodeConfig, Output, PeerConfig, PeerId,
     Policy, UnixTime,
 };
 
@@ -326,7 +326,7 @@ impl World {
         sent.delivered += 1;
         assert!(sent.delivered <= sent.taken, "delivered again");
         let source = vine_core::overlay::IpPacket::parse(&packet).expect("it is a packet").source();
-        assert_eq!(node.owner(source), Some(IDS.ids[side.other() as usize]), "from a source that is not the sender's");
+        assert_eq!(node.owner_of(source), Some(IDS.ids[side.other() as usize]), "from a source that is not the sender's");
         self.host(side).delivered += 1;
         self.note(&(side, packet.len()));
     }
@@ -346,12 +346,12 @@ impl World {
             false => (VirtioNetHeader::default().encode(), packet.build()),
         };
         let parsed = TunPacket::parse(&header, &bytes).expect("a kernel would send it");
-        let owner = self.host(side).node.owner(packet.destination);
+        let owner = self.host(side).node.owner_of(packet.destination);
         let taken = match self.enqueue(side, parsed) {
-            Enqueue::Full => {
+            TunOutcome::Full => {
                 self.flush(side);
                 let again = self.enqueue(side, parsed);
-                assert_ne!(again, Enqueue::Full, "an empty batch takes it or nobody does");
+                assert_ne!(again, TunOutcome::Full, "an empty batch takes it or nobody does");
                 again
             }
             first => first,
@@ -359,14 +359,14 @@ impl World {
         for bytes in expected {
             let new = Sent { from: side, owner, taken: 0, delivered: 0 };
             let sent = self.packets.entry(bytes).or_insert(new);
-            sent.taken += usize::from(taken == Enqueue::Taken);
+            sent.taken += usize::from(taken == TunOutcome::Taken);
         }
         if !outgoing.hold {
             self.flush(side);
         }
     }
 
-    fn enqueue(&mut self, side: Side, packet: TunPacket<'_>) -> Enqueue {
+    fn enqueue(&mut self, side: Side, packet: TunPacket<'_>) -> TunOutcome {
         let now = self.now;
         let host = self.host(side);
         host.node.handle_tun(now, packet, &mut host.batch)

@@ -11,7 +11,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::time::Sleep;
 use vine_core::overlay::{Batch, Gather, TunPacket, VirtioNetHeader, finish_checksum};
 use vine_core::path::{FourTuple, SocketId};
-use vine_core::{Command, Enqueue, Event, Instant, Node, Output};
+use vine_core::{Command, Event, Instant, Node, Output, TunOutcome};
 
 use super::clock::Clock;
 use crate::counters::{Count, RuntimeCounters};
@@ -329,7 +329,7 @@ impl Task {
             return true;
         };
         let now = self.parts.clock.now();
-        if self.parts.node.handle_tun(now, packet, &mut self.batch) != Enqueue::Full {
+        if self.parts.node.handle_tun(now, packet, &mut self.batch) != TunOutcome::Full {
             return true;
         }
         if !flush(&mut self.batch, &mut self.blocked, &mut self.parts.sockets) {

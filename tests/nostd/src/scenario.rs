@@ -12,7 +12,7 @@ use vine_core::overlay::{Batch, Prefix, TunPacket};
 use vine_core::path::{Family, FourTuple, SocketId, SocketInfo};
 use vine_core::session::RustCrypto;
 use vine_core::{
-    Command, Enqueue, Event, Identity, Instant, NetworkId, Node, NodeConfig, Output, PeerConfig, Policy, UnixTime,
+    Command, Event, Identity, Instant, NetworkId, Node, NodeConfig, Output, PeerConfig, Policy, TunOutcome, UnixTime,
 };
 
 const SOCKET: SocketId = SocketId(0);
@@ -99,7 +99,7 @@ fn machines() -> Option<[Machine; 2]> {
 fn send(machines: &mut [Machine; 2], flights: &mut VecDeque<Flight>, now: Instant, packet: &[u8]) -> bool {
     let mut batch: Batch<FourTuple> = Batch::with_capacity(4096);
     let Ok(packet) = TunPacket::complete(packet) else { return false };
-    let taken = machines[0].node.handle_tun(now, packet, &mut batch) == Enqueue::Taken;
+    let taken = machines[0].node.handle_tun(now, packet, &mut batch) == TunOutcome::Taken;
     let from = machines[0].address;
     for chunk in batch.chunks(1, 4096) {
         flights.push_back(Flight { arrives: now + DELAY, to: 1, from, bytes: chunk.bytes.into() });

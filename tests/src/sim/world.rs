@@ -7,7 +7,7 @@ use vine_core::overlay::{Batch, Gather, Merge, TunPacket};
 use vine_core::path::FourTuple;
 use vine_core::rng::Rng;
 use vine_core::wire::{EnvelopeType, Header};
-use vine_core::{Command, CommandError, Counters, Enqueue, Event, Instant, Node, Output, PeerId};
+use vine_core::{Command, CommandError, Counters, Event, Instant, Node, Output, PeerId, TunOutcome};
 
 use super::coverage::Coverage;
 use super::crypto::AuditedCrypto;
@@ -270,7 +270,7 @@ impl World {
             let parsed = TunPacket::parse(&packet.header, &packet.bytes).expect("hosts hand over packets");
             for attempt in 0.. {
                 let Some(node) = self.hosts[host].node.as_mut() else { return };
-                if node.handle_tun(now, parsed, &mut self.batch) != Enqueue::Full {
+                if node.handle_tun(now, parsed, &mut self.batch) != TunOutcome::Full {
                     break;
                 }
                 assert!(attempt == 0 && !self.batch.is_empty(), "an empty batch is called full");

@@ -256,7 +256,7 @@ fn stopping(error: &impl std::fmt::Display) -> Refusal {
 /// The peer that a person means by an overlay address, a name or a peer id.
 fn find(node: &Node, target: &str) -> Result<(PeerId, String), String> {
     let id = if let Ok(address) = target.parse::<IpAddr>() {
-        node.owner(address).ok_or_else(|| format!("no peer owns {address}; see: vine routes"))?
+        node.owner_of(address).ok_or_else(|| format!("no peer owns {address}; see: vine routes"))?
     } else if let Some(peer) = node.peers().find(|peer| peer.name == target) {
         peer.id
     } else {
