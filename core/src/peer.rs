@@ -79,6 +79,18 @@ pub(crate) struct OperatorPing {
     pub(crate) path: FourTuple,
 }
 
+/// Hellos that go to where one came from: with the HelloAck they are less than three times its length (RFC 9000 section
+/// 8.1), as somebody may have caught it and sent it on from an address of another.
+pub(crate) const HELLOS_FOR_ONE: u8 = 2;
+
+/// Where a Hello of the peer came from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeardAt {
+    pub(crate) path: FourTuple,
+    /// Hellos that may still go there before another one comes from there.
+    pub(crate) hellos: u8,
+}
+
 /// Which lanes received something that no receipt has covered yet.
 #[derive(Debug, Default)]
 pub(crate) struct Receipts {
@@ -163,7 +175,7 @@ pub(crate) struct Peer {
     /// The stamp of the last Hello of the peer that led to a confirmed session.
     pub(crate) stamp: Option<u64>,
     /// Where a Hello of the peer last came from, so that ours finds it there.
-    pub(crate) heard_at: Option<FourTuple>,
+    pub(crate) heard_at: Option<HeardAt>,
     /// The peer said goodbye and has not been heard of since.
     pub(crate) departed: bool,
     /// The session that is being confirmed is with a new life of the peer.

@@ -4,7 +4,7 @@ use super::{Control, Node, PeerIndex, STRANGER_INTERVAL, Send};
 use crate::counters::DropReason;
 use crate::event::Event;
 use crate::path::{FourTuple, Proof, SwitchReason};
-use crate::peer::Link;
+use crate::peer::{HELLOS_FOR_ONE, HeardAt, Link};
 use crate::session::cookie::Cookie as CookieValue;
 use crate::session::handshake::MAX_PLACES;
 use crate::session::noise::Claim;
@@ -59,7 +59,8 @@ impl Node {
         shared.send(Send::HelloAck { peer: index, index: local_index, path });
         peer.departed = false;
         // The peer is where this Hello came from: the one of ours that is under way should go there too.
-        let moved = peer.heard_at.replace(path) != Some(path);
+        let moved = peer.heard_at.map(|heard| heard.path) != Some(path);
+        peer.heard_at = Some(HeardAt { path, hellos: HELLOS_FOR_ONE });
         if moved && let Some(greeting) = peer.greeting.as_mut() {
             greeting.next = now;
         }
@@ -127,6 +128,11 @@ impl Node {
         let local_index = session.index();
         peer.sessions.begin(session, now, &mut shared.indices);
         self.adopt(index, path, was_asked);
+        if let Some((peer, _)) = self.peer_mut(index)
+            && let Some(slot) = peer.paths.find(&path)
+        {
+            peer.paths.earn(slot, datagram.len());
+        }
         self.shared.send(Send::HelloFinish { peer: index, index: local_index });
         self.prove_path(index, path);
         self.reschedule(index);
@@ -196,9 +202,11 @@ impl Node {
             peer.paths.reset_except(None);
         }
         peer.paths.on_new_session();
-        let slot = peer.paths.insert(now, path);
         if proven {
+            let slot = peer.paths.insert(now, path);
             peer.paths.prove(now, slot, Proof::Handshake);
+        } else {
+            peer.paths.insert_unproven(now, path);
         }
         peer.restarted |= restarted;
         self.update_paths(index);
@@ -271,7 +279,12 @@ impl Node {
         // without anybody having told.
         let pinned = peer.greeting.as_ref().is_none_or(|greeting| greeting.attempts % 3 == 1);
         let pin = |path: FourTuple| FourTuple { local: path.local.filter(|_| pinned), ..path };
-        let known = peer.paths.proven().chain(peer.heard_at).map(pin);
+        let heard_at = peer.heard_at.as_mut().filter(|heard| heard.hellos > 0);
+        let heard_at = heard_at.map(|heard| {
+            heard.hellos -= 1;
+            heard.path
+        });
+        let known = peer.paths.proven().chain(heard_at).map(pin);
         // What an overlay range holds is reached through the tunnel that this Hello is to make.
         let configured = peer.config.endpoints.iter().filter(|endpoint| routes.owner_of(endpoint.ip()).is_none());
         let mut places: heapless::Vec<FourTuple, MAX_PLACES> = heapless::Vec::new();

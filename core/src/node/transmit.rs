@@ -36,6 +36,9 @@ impl Node {
         let slot = peer.control_path()?;
         let path = peer.paths.get(slot)?.addresses;
         let session = peer.sessions.get_mut(session)?;
+        if !peer.paths.spend(slot, OVERHEAD) {
+            return None;
+        }
         let datagram = session.tunnel.seal_hello_finish().ok()?;
         peer.note_sent(shared.now);
         copy(path, &datagram, scratch)
@@ -56,6 +59,9 @@ impl Node {
         let len =
             write_control(session, slot, message, &lanes, now, scratch.get_mut(HEADER_LEN..HEADER_LEN + CONTROL_LEN)?)?;
         let datagram = scratch.get_mut(..len + OVERHEAD)?;
+        if !matches!(message, Control::Ping { .. }) && !peer.paths.spend(slot, len + OVERHEAD) {
+            return None;
+        }
         session.tunnel.seal(Lane::CONTROL, false, datagram).ok()?;
         peer.note_sent(now);
         Some((path, len + OVERHEAD))

@@ -143,6 +143,20 @@ impl Path {
         (smoothed + self.rtt.variation() * 4 + RECEIPT_DELAY).min(longest).max(SUSPECT_FLOOR)
     }
 
+    /// Adds what a datagram of `length` bytes allows to be sent while the path is not proven.
+    fn earn(&mut self, length: usize) {
+        let earned = AMPLIFICATION.saturating_mul(u32::try_from(length).unwrap_or(u32::MAX));
+        self.credit = self.credit.map(|credit| credit.saturating_add(earned));
+    }
+
+    /// Takes `length` bytes off what may be sent while the path is not proven. Returns whether so much was left.
+    fn spend(&mut self, length: u32) -> bool {
+        let Some(credit) = self.credit.as_mut() else { return true };
+        let rest = credit.checked_sub(length);
+        *credit = rest.unwrap_or(*credit);
+        rest.is_some()
+    }
+
     /// Begins a burst of probes with `token`, unless one is running.
     fn start_probe(&mut self, now: Instant, token: u64) {
         if self.probe.is_none() {
@@ -238,20 +252,20 @@ impl PathSet {
         length: usize,
         mut token: impl FnMut() -> u64,
     ) -> (PathSlot, bool) {
-        let earned = AMPLIFICATION.saturating_mul(u32::try_from(length).unwrap_or(u32::MAX));
-        if let Some(slot) = self.find(arrival) {
-            if let Some(path) = self.get_mut(slot) {
-                path.credit = path.credit.map(|credit| credit.saturating_add(earned));
-                if path.addresses.local != arrival.local && arrival.local.is_some() {
-                    path.addresses.local = arrival.local;
-                    self.drop_twins();
-                }
+        let known = self.find(arrival);
+        let slot = known.unwrap_or_else(|| self.insert_unproven(now, *arrival));
+        if let Some(path) = self.get_mut(slot) {
+            path.earn(length);
+        }
+        if known.is_some() {
+            if let Some(path) = self.get_mut(slot)
+                && path.addresses.local != arrival.local
+                && arrival.local.is_some()
+            {
+                path.addresses.local = arrival.local;
+                self.drop_twins();
             }
             return (slot, false);
-        }
-        let slot = self.insert(now, *arrival);
-        if let Some(path) = self.get_mut(slot) {
-            path.credit = Some(earned);
         }
         self.probe(now, slot, token());
         if let Some(preferred) = self.preferred {
@@ -273,6 +287,26 @@ impl PathSet {
         };
         self.slots[index] = Some(Path::new(addresses, now));
         PathSlot(u8::try_from(index).expect("a path set has at most MAX_PATHS slots"))
+    }
+
+    /// Adds a path whose address only an arriving datagram gave, or finds it. It may send nothing before it has
+    /// [earned](PathSet::earn) that.
+    pub fn insert_unproven(&mut self, now: Instant, addresses: FourTuple) -> PathSlot {
+        let known = self.find(&addresses);
+        let slot = known.unwrap_or_else(|| self.insert(now, addresses));
+        if known.is_none()
+            && let Some(path) = self.get_mut(slot)
+        {
+            path.credit = Some(0);
+        }
+        slot
+    }
+
+    /// Notes that a datagram of `length` bytes came by a path, so that as much as that allows may be sent on it.
+    pub fn earn(&mut self, slot: PathSlot, length: usize) {
+        if let Some(path) = self.get_mut(slot) {
+            path.earn(length);
+        }
     }
 
     /// The slot to displace: candidates before proven paths, the oldest first, never the preferred one.
@@ -322,13 +356,18 @@ impl PathSet {
             if path.state == PathState::Usable && probe.sent > SUSPECT_AFTER {
                 path.state = PathState::Suspect;
             }
-            if let Some(credit) = path.credit.as_mut() {
-                let Some(rest) = credit.checked_sub(PING_LEN) else { continue };
-                *credit = rest;
+            if !path.spend(PING_LEN) {
+                continue;
             }
             return Some(DueProbe { slot, token });
         }
         None
+    }
+
+    /// Whether `length` more bytes may be sent on a path, other than the Pings of [`PathSet::poll_probe`]: an address that
+    /// has proved nothing gets no more than three times what came from it (RFC 9000 section 8.1).
+    pub fn spend(&mut self, slot: PathSlot, length: usize) -> bool {
+        self.get_mut(slot).is_some_and(|path| path.spend(u32::try_from(length).unwrap_or(u32::MAX)))
     }
 
     /// Takes in a Pong: proves the path `slot`, if a Ping of its present burst carried `token`. Returns the round-trip time
