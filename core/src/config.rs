@@ -12,7 +12,7 @@ use crate::overlay::Prefix;
 use crate::path::SocketInfo;
 
 /// Peers that a node holds at most.
-pub const MAX_PEERS: usize = 65_536;
+pub const MAX_PEERS: usize = 4_096;
 
 /// The name of a network, 1 to [`NetworkId::MAX_LEN`] bytes of UTF-8. Nodes of different networks cannot talk.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -156,6 +156,18 @@ pub enum ConfigError {
         other_prefix: Prefix,
         /// The owner of that one.
         other: String,
+    },
+    /// Where a peer may be found lies in a range of the overlay.
+    #[error(
+        "the endpoint {endpoint} lies in {prefix}, which {owner:?} owns: the way there would lead through the tunnel"
+    )]
+    EndpointInOverlay {
+        /// The endpoint.
+        endpoint: SocketAddr,
+        /// The range.
+        prefix: Prefix,
+        /// The name of its owner.
+        owner: String,
     },
     /// More peers than a node holds.
     #[error("{count} peers are listed; a node holds at most {max}", max = MAX_PEERS)]

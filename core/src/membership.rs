@@ -1,5 +1,7 @@
 //! Who may be in a network with whom: one owner a range, one peer a key.
 
+use core::net::SocketAddr;
+
 use crate::config::{ConfigError, MAX_PEERS, PeerConfig};
 use crate::identity::PeerId;
 use crate::overlay::Prefix;
@@ -13,7 +15,29 @@ pub fn check(own: &PeerId, own_prefixes: &[Prefix], peers: &[PeerConfig]) -> Res
         return Err(ConfigError::TooManyPeers { count: peers.len() });
     }
     check_keys(own, peers)?;
-    check_prefixes(own_prefixes, peers)
+    check_prefixes(own_prefixes, peers)?;
+    let prefixes = || peers.iter().map(|peer| (peer.name.as_str(), peer.prefixes.as_slice()));
+    peers.iter().try_for_each(|peer| check_endpoints(&peer.endpoints, prefixes()))
+}
+
+/// No endpoint inside the overlay: the way there would lead through the tunnel that is to be set up, and every datagram of
+/// the tunnel into the tunnel again. `prefixes` are those of every peer, with its name.
+///
+/// # Errors
+/// [`ConfigError::EndpointInOverlay`].
+pub fn check_endpoints<'a>(
+    endpoints: &[SocketAddr],
+    mut prefixes: impl Iterator<Item = (&'a str, &'a [Prefix])>,
+) -> Result<(), ConfigError> {
+    if endpoints.is_empty() {
+        return Ok(());
+    }
+    prefixes.try_for_each(|(owner, prefixes)| {
+        let inside = |prefix: &Prefix| endpoints.iter().find(|at| prefix.contains(at.ip())).map(|at| (*prefix, *at));
+        prefixes.iter().find_map(inside).map_or(Ok(()), |(prefix, endpoint)| {
+            Err(ConfigError::EndpointInOverlay { endpoint, prefix, owner: owner.into() })
+        })
+    })
 }
 
 /// No key twice. The Noise static key is the Montgomery form of the identity, which forgets a sign: two identities may be

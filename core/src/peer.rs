@@ -18,8 +18,11 @@ const RECEIPT_DELAY: Duration = Duration::from_millis(50);
 const RECEIPT_LANES: usize = 8;
 
 /// An idle pair behind a NAT says this often that it is there. RFC 4787 REQ-5 lets a NAT forget after two minutes; many
-/// forget after 30 s. With the hourly rekey an idle side stays below one datagram in 25 s.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(26);
+/// forget after 30 s. With the answers and the hourly rekey an idle side stays below one datagram in 25 s.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(28);
+
+/// Every so many keepalives one asks for an answer, so that a peer that restarted is noticed though nobody sends.
+const KEEPALIVES_PER_PING: u32 = 12;
 
 /// Data that was sent and stays without receipt on any path for this long makes this side say Hello.
 const HELLO_AFTER: Duration = Duration::from_secs(1);
@@ -46,11 +49,23 @@ const HELLO_INTERVAL_IDLE: Duration = Duration::from_secs(30);
 const QUEUE_PACKETS: usize = 64;
 const QUEUE_BYTES: usize = 256 * 1024;
 
+/// A packet that has waited for this long is of no use to anybody.
+const QUEUE_LIFETIME: Duration = Duration::from_secs(10);
+
 /// Pings of the operator that wait for an answer.
 const MAX_PINGS: usize = 16;
 
 /// A Ping of the operator that has no answer after this long makes room for another.
 const PING_LIFETIME: Duration = Duration::from_secs(10);
+
+/// A keepalive that is due.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Keepalive {
+    /// One that keeps the NAT's binding.
+    Silent,
+    /// One that also shows whether the peer is there.
+    Asking,
+}
 
 /// Whether the peer was last reported up or down.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,18 +92,6 @@ pub(crate) struct OperatorPing {
     pub(crate) wire_token: u64,
     pub(crate) sent: Instant,
     pub(crate) path: FourTuple,
-}
-
-/// Hellos that go to where one came from: with the HelloAck they are less than three times its length (RFC 9000 section
-/// 8.1), as somebody may have caught it and sent it on from an address of another.
-pub(crate) const HELLOS_FOR_ONE: u8 = 2;
-
-/// Where a Hello of the peer came from.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct HeardAt {
-    pub(crate) path: FourTuple,
-    /// Hellos that may still go there before another one comes from there.
-    pub(crate) hellos: u8,
 }
 
 /// Which lanes received something that no receipt has covered yet.
@@ -126,15 +129,15 @@ impl Receipts {
 /// Packets that wait for a session.
 #[derive(Debug, Default)]
 pub(crate) struct PacketQueue {
-    packets: VecDeque<Vec<u8>>,
+    packets: VecDeque<(Instant, Vec<u8>)>,
     bytes: usize,
 }
 
 impl PacketQueue {
     /// Adds a packet, dropping the oldest ones for it. Returns how many were dropped.
-    pub(crate) fn push(&mut self, packet: Vec<u8>) -> usize {
+    pub(crate) fn push(&mut self, now: Instant, packet: Vec<u8>) -> usize {
         self.bytes += packet.len();
-        self.packets.push_back(packet);
+        self.packets.push_back((now, packet));
         let mut dropped = 0;
         while self.packets.len() > QUEUE_PACKETS || (self.bytes > QUEUE_BYTES && self.packets.len() > 1) {
             self.pop();
@@ -145,9 +148,25 @@ impl PacketQueue {
 
     /// Takes the oldest.
     pub(crate) fn pop(&mut self) -> Option<Vec<u8>> {
-        let packet = self.packets.pop_front()?;
+        let (_, packet) = self.packets.pop_front()?;
         self.bytes -= packet.len();
         Some(packet)
+    }
+
+    /// Drops what has waited too long. Returns how many packets that were.
+    pub(crate) fn expire(&mut self, now: Instant) -> usize {
+        let before = self.packets.len();
+        while self.packets.front().is_some_and(|(since, _)| now.since(*since) >= QUEUE_LIFETIME) {
+            self.pop();
+        }
+        before - self.packets.len()
+    }
+
+    /// Drops everything. Returns how many packets that were.
+    pub(crate) fn clear(&mut self) -> usize {
+        let dropped = self.packets.len();
+        *self = PacketQueue::default();
+        dropped
     }
 
     /// How many wait.
@@ -175,7 +194,7 @@ pub(crate) struct Peer {
     /// The stamp of the last Hello of the peer that led to a confirmed session.
     pub(crate) stamp: Option<u64>,
     /// Where a Hello of the peer last came from, so that ours finds it there.
-    pub(crate) heard_at: Option<HeardAt>,
+    pub(crate) heard_at: Option<FourTuple>,
     /// The peer said goodbye and has not been heard of since.
     pub(crate) departed: bool,
     /// The session that is being confirmed is with a new life of the peer.
@@ -187,8 +206,14 @@ pub(crate) struct Peer {
     pub(crate) last_received: Option<Instant>,
     pub(crate) tx_bytes: u64,
     pub(crate) rx_bytes: u64,
+    /// Whether a NAT may be between this node and the peer.
+    pub(crate) behind_nat: bool,
+    /// Descriptions of waiting packets that are in the outbox.
+    pub(crate) flushing: usize,
+    /// The session that the paths' counters are of.
+    lanes_of: Option<u32>,
     wanted_until: Instant,
-    keepalive: Option<Instant>,
+    keepalives: u32,
 }
 
 impl Greeting {
@@ -221,8 +246,11 @@ impl Peer {
             last_received: None,
             tx_bytes: 0,
             rx_bytes: 0,
+            behind_nat: true,
+            flushing: 0,
+            lanes_of: None,
             wanted_until: Instant::ORIGIN,
-            keepalive: None,
+            keepalives: 0,
         }
     }
 
@@ -276,17 +304,30 @@ impl Peer {
         self.last_sent = now;
     }
 
-    /// Turns keepalives on or off.
-    pub(crate) fn set_keepalive(&mut self, on: bool) {
-        self.keepalive = on.then(|| self.last_sent + KEEPALIVE_INTERVAL);
+    /// When a keepalive is due, if one is needed. Traffic only moves it, so the hot path leaves the timers alone.
+    fn keepalive_at(&self) -> Instant {
+        let needed = self.behind_nat && self.sessions.current.is_some();
+        if needed { self.last_sent + KEEPALIVE_INTERVAL } else { Instant::FAR_FUTURE }
     }
 
-    /// Whether a keepalive is due. Traffic since the deadline was set only moves it: so the hot path leaves it alone.
-    pub(crate) fn keepalive_due(&mut self, now: Instant) -> bool {
-        let Some(deadline) = self.keepalive.as_mut().filter(|deadline| **deadline <= now) else { return false };
-        let idle = self.last_sent + KEEPALIVE_INTERVAL <= now;
-        *deadline = if idle { now } else { self.last_sent } + KEEPALIVE_INTERVAL;
-        idle
+    /// Whether a keepalive is due, and if so whether it should be one that asks for an answer.
+    pub(crate) fn take_keepalive(&mut self, now: Instant) -> Option<Keepalive> {
+        if self.keepalive_at() > now {
+            return None;
+        }
+        self.last_sent = now;
+        self.keepalives = self.keepalives.wrapping_add(1);
+        let asks = self.keepalives.is_multiple_of(KEEPALIVES_PER_PING);
+        Some(if asks { Keepalive::Asking } else { Keepalive::Silent })
+    }
+
+    /// Forgets the lane counters of the paths when another session has become the current one.
+    pub(crate) fn follow_session(&mut self) {
+        let current = self.sessions.current.as_ref().map(|session| session.index());
+        if self.lanes_of != current {
+            self.lanes_of = current;
+            self.paths.on_new_session();
+        }
     }
 
     /// How long data may stay without receipt before the session is in doubt: longer than a slow path takes.
@@ -294,14 +335,20 @@ impl Peer {
         HELLO_AFTER.max(self.paths.patience())
     }
 
-    /// Whether data has waited so long for a receipt that the session itself is in doubt.
+    /// Whether data has waited so long for a receipt, or probes went so long unanswered, that the session itself is in doubt.
     pub(crate) fn session_in_doubt(&self, now: Instant) -> bool {
-        self.paths.unproven_since().is_some_and(|since| since + self.doubt_after() <= now)
+        let unreceipted = self.paths.unproven_since().is_some_and(|since| since + self.doubt_after() <= now);
+        unreceipted || self.paths.is_given_up()
     }
 
     /// Whether the peer has been silent for so long that it is to be reported down.
     pub(crate) fn is_lost(&self, now: Instant) -> bool {
-        self.link == Link::Up && self.paths.unproven_since().is_some_and(|since| since + DOWN_AFTER <= now)
+        self.link == Link::Up && self.silent_since().is_some_and(|since| since + DOWN_AFTER <= now)
+    }
+
+    /// Since when the preferred path has not answered what asked for an answer.
+    fn silent_since(&self) -> Option<Instant> {
+        self.paths.unproven_since().or(self.paths.suspect_since())
     }
 
     /// Whether the preferred path works as far as is known. There may well be something unreceipted: where packets follow
@@ -325,16 +372,18 @@ impl Peer {
     pub(crate) fn next_deadline(&self) -> (Instant, &'static str) {
         let doubt = match self.paths.unproven_since() {
             Some(since) if self.greeting.is_none() => since + self.doubt_after(),
-            Some(since) if self.link == Link::Up => since + DOWN_AFTER,
             _ => Instant::FAR_FUTURE,
         };
+        let loss =
+            self.silent_since().filter(|_| self.link == Link::Up).map_or(Instant::FAR_FUTURE, |s| s + DOWN_AFTER);
         let deadlines = [
             (self.greeting.as_ref().map_or(Instant::FAR_FUTURE, |g| g.next), "hello"),
             (self.sessions.next_deadline(), "session confirmation"),
             (self.paths.next_deadline(), "path probe"),
             (self.receipts.due.unwrap_or(Instant::FAR_FUTURE), "path receipt"),
             (doubt, "unreceipted data"),
-            (self.keepalive.unwrap_or(Instant::FAR_FUTURE), "keepalive"),
+            (loss, "silence"),
+            (self.keepalive_at(), "keepalive"),
         ];
         deadlines.into_iter().min().expect("the list is not empty")
     }

@@ -17,7 +17,7 @@ enum Part<'a> {
         claimed: u32,
         bytes: &'a [u8],
     },
-    /// A frame too large to stand in the input.
+    /// A frame too large to stand in the input; one of sixteen may be the largest, or beyond.
     Large {
         len: u16,
         beyond: u8,
@@ -45,7 +45,8 @@ fn stream(parts: &[Part<'_>]) -> Vec<u8> {
                 stream.extend_from_slice(bytes);
             }
             Part::Large { len, beyond, fill } => {
-                let len = usize::from(*len) + usize::from(*beyond);
+                let most = if beyond % 16 == 15 { u16::MAX } else { 300 };
+                let len = usize::from(*len % most) + usize::from(*beyond);
                 stream.extend_from_slice(&varint::encode(len as u64));
                 stream.resize(stream.len() + len, *fill);
             }

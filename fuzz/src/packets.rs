@@ -32,6 +32,8 @@ pub struct Packet {
     pub flags: u8,
     /// TCP options: so many words.
     pub tcp_options: u8,
+    /// Each bit changes one of the fields that packets of a run have in common.
+    pub variant: u8,
     /// What it carries.
     pub payload: Vec<u8>,
 }
@@ -53,6 +55,7 @@ impl<'a> Arbitrary<'a> for Packet {
             sequence: u32::from(u.arbitrary::<u8>()?) * 100,
             flags: if kind & 0x20 == 0 { 0x10 } else { 0x18 },
             tcp_options: if kind & 0x40 == 0 { 0 } else { 3 },
+            variant: 0,
             payload: pattern(u64::from(odd), usize::from(u.arbitrary::<u8>()?)),
         };
         if kind & 0x80 != 0 {
@@ -60,6 +63,7 @@ impl<'a> Arbitrary<'a> for Packet {
         }
         if odd & 1 != 0 {
             packet.identification = u16::from(u.arbitrary::<u8>()?);
+            packet.variant = u.arbitrary::<u8>()? & u.arbitrary::<u8>()?;
         }
         if odd & 6 == 6 {
             packet.class = u.arbitrary()?;
@@ -110,9 +114,18 @@ impl Packet {
             packet.extend([0; 2]);
         } else {
             packet.extend(self.sequence.to_be_bytes());
-            packet.extend(0x0a0b_0c0du32.to_be_bytes());
-            packet.extend([(5 + self.tcp_options) << 4, self.flags, 0x12, 0x34, 0, 0, 0, 0]);
-            packet.extend((0..self.tcp_options).flat_map(|word| [1, 1, 1, word]));
+            packet.extend([10, 11, 12, self.bit(0)]);
+            packet.extend([
+                (5 + self.tcp_options) << 4 | self.bit(1),
+                self.flags,
+                0x12,
+                self.bit(2),
+                0,
+                0,
+                0,
+                self.bit(3),
+            ]);
+            packet.extend((0..self.tcp_options).flat_map(|word| [1, 1, 1, word + self.bit(4)]));
         }
         packet.extend(&self.payload);
         let checksum = match !transport_sum(&packet, self.ip_header_len()) {
@@ -174,6 +187,10 @@ impl Packet {
         parts.iter().enumerate().map(cut).collect()
     }
 
+    fn bit(&self, which: u8) -> u8 {
+        self.variant >> which & 1
+    }
+
     fn ip_header(&self) -> Vec<u8> {
         let total = (self.header_len() + self.payload.len()) as u16;
         let protocol = if self.udp { 17 } else { 6 };
@@ -185,10 +202,13 @@ impl Packet {
                 put(&mut header, 2, total);
                 put(&mut header, 4, self.identification);
                 header[6] = if self.dont_fragment { 0x40 } else { 0 };
-                (header[8], header[9]) = (64, protocol);
+                (header[8], header[9]) = (63 + self.bit(5), protocol);
                 header[12..16].copy_from_slice(&source.octets());
                 header[16..20].copy_from_slice(&destination.octets());
                 header[20..].fill(1);
+                if let Some(last) = header[20..].last_mut() {
+                    *last = self.bit(6);
+                }
                 let checksum = !plain_sum(&header);
                 put(&mut header, 10, checksum);
             }
@@ -196,11 +216,12 @@ impl Packet {
                 header[0] = 0x60 | self.class >> 4;
                 header[1] = self.class << 4;
                 put(&mut header, 4, total - 40);
-                (header[6], header[7]) = (if self.ip_options > 0 { 60 } else { protocol }, 64);
+                (header[6], header[7]) = (if self.ip_options > 0 { 60 } else { protocol }, 63 + self.bit(5));
+                header[3] = self.bit(7);
                 header[8..24].copy_from_slice(&source.octets());
                 header[24..40].copy_from_slice(&destination.octets());
                 if self.ip_options > 0 {
-                    (header[40], header[41]) = (protocol, self.ip_options - 1);
+                    (header[40], header[41], header[47]) = (protocol, self.ip_options - 1, self.bit(6));
                 }
             }
             _ => panic!("a packet's addresses are of one family"),

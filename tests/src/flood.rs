@@ -51,7 +51,9 @@ pub enum Load {
     ForgedWithoutMac,
     /// The same with the right MAC: the sender knows the PeerId, the network and its key.
     ForgedWithMac(MacKey),
-    /// The same, every tenth one a Hello that a peer really sent.
+    /// The same with random bytes where the proof of a cookie belongs.
+    ForgedWithCookie(MacKey),
+    /// As with the right MAC and no cookie, every tenth one a Hello that a peer really sent.
     Replay(MacKey, Vec<Vec<u8>>),
 }
 
@@ -74,16 +76,18 @@ impl Load {
                 return hello.len();
             }
             Load::ForgedWithoutMac => None,
-            Load::ForgedWithMac(key) | Load::Replay(key, _) => Some(key),
+            Load::ForgedWithMac(key) | Load::ForgedWithCookie(key) | Load::Replay(key, _) => Some(key),
         };
-        let mut message = [0; NOISE_LEN];
+        let (mut message, mut random) = ([0; NOISE_LEN], [0; 16]);
         noise.fill(&mut message);
+        noise.fill(&mut random);
         let index = noise.next() as u32;
         let mac = |covered: &[u8]| match key {
             Some(key) => key.mac(&[covered]),
-            None => *covered.last_chunk().expect("a Hello is longer than a MAC"),
+            None => random,
         };
-        Hello::encode(index, &message, mac, |_| NO_COOKIE_MAC, buffer).expect("the buffer holds a Hello")
+        let cookie_mac = |_: &[u8]| if matches!(self, Load::ForgedWithCookie(_)) { random } else { NO_COOKIE_MAC };
+        Hello::encode(index, &message, mac, cookie_mac, buffer).expect("the buffer holds a Hello")
     }
 }
 

@@ -2,7 +2,7 @@
 
 use alloc::vec;
 
-use super::{Instant, Node, PeerIndex, Send, Shared};
+use super::{Instant, Node, PeerIndex, Shared};
 use crate::counters::DropReason;
 use crate::overlay::{Batch, ChecksumMode, Refused, Segments, TunPacket};
 use crate::path::FourTuple;
@@ -77,17 +77,21 @@ impl Node {
         let Some((peer, shared)) = self.peer_mut(index) else { return Enqueue::Dropped };
         // A queue outlives the capabilities of a session, so nothing in it relies on them.
         let segments = Segments::new(packet, ChecksumMode::Full);
+        if segments.segment_len(0) + OVERHEAD > MAX_DATAGRAM_LEN {
+            shared.counters.drop(DropReason::TooLarge);
+            return Enqueue::Dropped;
+        }
+        let now = shared.now;
         for i in 0..segments.count() {
             let mut bytes = vec![0; segments.segment_len(i)];
             segments.write(i, &mut bytes);
-            for _ in 0..peer.queue.push(bytes) {
+            for _ in 0..peer.queue.push(now, bytes) {
                 shared.counters.drop(DropReason::QueueOverflow);
             }
         }
-        let now = shared.now;
         if peer.sessions.sender(now).is_some() && peer.paths.preferred_slot().is_some() {
             // It only stands behind others that are on their way.
-            (0..segments.count()).for_each(|_| shared.send(Send::Packet { peer: index }));
+            shared.flush(index, peer);
         } else {
             peer.want(now);
         }
@@ -133,7 +137,7 @@ fn seal(
         return Err(if batch.is_empty() { Obstacle::Drop(DropReason::TooLarge) } else { Obstacle::Full });
     }
     let lane = Lane(slot.0 + 1);
-    let numbers = session.tunnel.reserve(lane, count as u64).map_err(|_| Obstacle::Drop(DropReason::KeyExhausted))?;
+    let numbers = session.tunnel.reserve(lane, count as u64).map_err(|_| Obstacle::Wait)?;
     let last = numbers.counters().end - 1;
     let csum_partial = segments.csum_partial();
     for (i, permit) in numbers.enumerate() {

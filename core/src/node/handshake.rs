@@ -4,7 +4,7 @@ use super::{Control, Node, PeerIndex, STRANGER_INTERVAL, Send};
 use crate::counters::DropReason;
 use crate::event::Event;
 use crate::path::{FourTuple, Proof, SwitchReason};
-use crate::peer::{HELLOS_FOR_ONE, HeardAt, Link};
+use crate::peer::Link;
 use crate::session::cookie::Cookie as CookieValue;
 use crate::session::handshake::MAX_PLACES;
 use crate::session::noise::Claim;
@@ -17,12 +17,16 @@ impl Node {
     /// A Hello: who knows this node, is allowed, and is there now, gets a HelloAck.
     pub(super) fn on_hello(&mut self, path: FourTuple, header: &Header, datagram: &[u8]) -> Result<(), DropReason> {
         let hello = Hello::decode(datagram).map_err(|_| DropReason::Malformed)?;
+        if self.shared.gate.is_shut(self.shared.now, &path.remote, *hello.cookie_mac == NO_COOKIE_MAC) {
+            return Err(DropReason::HelloRate);
+        }
         if !self.shared.local.knows_us(&hello) {
             return Err(DropReason::HelloMac);
         }
         self.shared.counters.hellos_received += 1;
         self.admit(path, header, &hello)?;
-        if let Some((peer, index)) = self.answered(hello.ephemeral) {
+        if let Some((peer, index)) = self.shared.indices.answer_to(hello.ephemeral) {
+            // Of a session that is confirmed meanwhile there is nothing more to say: then nothing is built.
             self.shared.counters.hellos_replayed += 1;
             self.shared.send(Send::HelloAck { peer, index, path });
             return Ok(());
@@ -36,6 +40,10 @@ impl Node {
         let (peer, shared) = self.peer_mut(index).ok_or(DropReason::UnauthorizedPeer)?;
         let proved =
             shared.local.prove(claim, &hello, &peer.config.id, &peer.keys).map_err(|_| DropReason::Handshake)?;
+        let payload = &proved.payload;
+        if peer.boot == Some(payload.boot_id) && peer.stamp.is_some_and(|stamp| payload.stamp <= stamp) {
+            return Err(DropReason::Replay); // Within one life of the peer its stamps only grow.
+        }
         // What is not provably newer than what was seen may be a replay: its sender has to answer first.
         let newer = peer.stamp.is_some_and(|stamp| proved.payload.stamp > stamp) && !peer.sessions.has_pending();
         let cookie = proved.payload.cookie.map(CookieValue::new);
@@ -46,7 +54,7 @@ impl Node {
             return Ok(());
         }
         let local_index = shared.indices.allocate(&mut shared.rng, index);
-        let ephemeral = proved.ephemeral;
+        shared.indices.remember(local_index, *hello.ephemeral);
         let answer = match shared.local.answer(proved, local_index, &shared.rng.secret(), &*shared.crypto) {
             Ok(answer) => answer,
             Err(_) => {
@@ -55,13 +63,14 @@ impl Node {
             }
         };
         let session = Session::new(answer.agreed, false, now);
-        peer.sessions.add_pending(Pending { session, ephemeral, ack: answer.ack, path }, &mut shared.indices);
+        peer.sessions.add_pending(Pending { session, ack: answer.ack, path }, &mut shared.indices);
         shared.send(Send::HelloAck { peer: index, index: local_index, path });
         peer.departed = false;
-        // The peer is where this Hello came from: the one of ours that is under way should go there too.
-        let moved = peer.heard_at.map(|heard| heard.path) != Some(path);
-        peer.heard_at = Some(HeardAt { path, hellos: HELLOS_FOR_ONE });
-        if moved && let Some(greeting) = peer.greeting.as_mut() {
+        // The peer is where this Hello came from, if it is no replay: one of ours that is under way should go there too.
+        if fresh
+            && peer.heard_at.replace(path) != Some(path)
+            && let Some(greeting) = peer.greeting.as_mut()
+        {
             greeting.next = now;
         }
         self.reschedule(index);
@@ -77,12 +86,7 @@ impl Node {
             *hello.cookie_mac != NO_COOKIE_MAC
                 && jar.accepts_mac(now, path.remote, path.socket.0, &covered, hello.cookie_mac)
         };
-        let bucket = || {
-            u64::from_le_bytes(
-                jar.cookie(now, path.remote, path.socket.0).as_bytes().first_chunk().copied().unwrap_or_default(),
-            )
-        };
-        match shared.gate.admit(now, has_cookie, bucket) {
+        match shared.gate.admit(now, &path.remote, has_cookie) {
             Admission::Process => Ok(()),
             Admission::Refuse => Err(DropReason::HelloRate),
             Admission::Challenge => {
@@ -91,11 +95,6 @@ impl Node {
                 Err(DropReason::HelloRate)
             }
         }
-    }
-
-    /// The pending session that a Hello with this ephemeral key led to before.
-    fn answered(&self, ephemeral: &[u8; 32]) -> Option<(PeerIndex, u32)> {
-        self.peers.iter().find_map(|(index, peer)| Some((index, peer.sessions.answered(ephemeral)?.session.index())))
     }
 
     /// Reports a stranger that knows this network, now and then, once it has proved its key.
@@ -127,12 +126,8 @@ impl Node {
         let session = Session::new(agreed, true, now);
         let local_index = session.index();
         peer.sessions.begin(session, now, &mut shared.indices);
+        peer.follow_session();
         self.adopt(index, path, was_asked);
-        if let Some((peer, _)) = self.peer_mut(index)
-            && let Some(slot) = peer.paths.find(&path)
-        {
-            peer.paths.earn(slot, datagram.len());
-        }
         self.shared.send(Send::HelloFinish { peer: index, index: local_index });
         self.prove_path(index, path);
         self.reschedule(index);
@@ -145,12 +140,15 @@ impl Node {
         let index = self.shared.indices.owner(header.session()).ok_or(DropReason::UnknownSession)?;
         let now = self.shared.now;
         let (peer, _) = self.peer_mut(index).ok_or(DropReason::UnknownSession)?;
-        let initiation = peer.initiation.as_ref().filter(|i| i.index == header.session());
+        let initiation = peer.initiation.as_mut().filter(|i| i.index == header.session());
         let initiation = initiation.ok_or(DropReason::UnknownSession)?;
         let cookie = initiation.read_cookie(&peer.keys, &cookie).map_err(|_| DropReason::Handshake)?;
-        // The same cookie again means that the Hello with it is on its way, or was lost and will be repeated.
-        if initiation.cookie() != Some(cookie) {
-            self.say_hello(index, Some(cookie), now);
+        match initiation.cookie() {
+            None => self.say_hello(index, Some(cookie), now),
+            // The Hello with it is on its way, or was lost and will be repeated.
+            Some(held) if held == cookie => {}
+            // The one before has expired, or somebody injects cookies: they may not drive this node.
+            Some(_) => initiation.keep_cookie(cookie),
         }
         Ok(())
     }
@@ -164,6 +162,7 @@ impl Node {
         let stamp = peer.sessions.get_mut(session).and_then(|session| session.remote_stamp);
         let answered = peer.sessions.pending(session).map(|pending| pending.path);
         let confirmed = peer.sessions.confirm(session, now, ours_wins, &mut shared.indices);
+        peer.follow_session();
         if confirmed {
             if stamp > peer.stamp {
                 peer.stamp = stamp;
@@ -199,14 +198,11 @@ impl Node {
         let restarted = peer.boot.is_some_and(|former| former != boot);
         peer.boot = Some(boot);
         if restarted {
-            peer.paths.reset_except(None);
+            peer.paths.reset();
         }
-        peer.paths.on_new_session();
+        let slot = peer.paths.insert(now, path);
         if proven {
-            let slot = peer.paths.insert(now, path);
             peer.paths.prove(now, slot, Proof::Handshake);
-        } else {
-            peer.paths.insert_unproven(now, path);
         }
         peer.restarted |= restarted;
         self.update_paths(index);
@@ -232,9 +228,7 @@ impl Node {
         }
         let usable = peer.paths.preferred().is_some() && peer.sessions.current.is_some();
         if usable {
-            for _ in 0..peer.queue.len() {
-                shared.send(Send::Packet { peer: index });
-            }
+            shared.flush(index, peer);
         }
         let confirmed = peer.sessions.current.as_ref().is_some_and(|session| session.is_confirmed());
         if usable && confirmed && peer.link == Link::Down && peer.is_answering(shared.now) {
@@ -273,22 +267,15 @@ impl Node {
 
     /// Sends the Hello that is under way to every place where the peer may be.
     pub(super) fn send_hello(&mut self, index: PeerIndex) {
-        let (routes, shared) = (&self.routes, &mut self.shared);
-        let Some(peer) = self.peers.get_mut(index) else { return };
+        let Some((peer, shared)) = self.peer_mut(index) else { return };
         // Two of three Hellos leave the choice of source address to the kernel: the one that a path is pinned to may be gone
         // without anybody having told.
         let pinned = peer.greeting.as_ref().is_none_or(|greeting| greeting.attempts % 3 == 1);
         let pin = |path: FourTuple| FourTuple { local: path.local.filter(|_| pinned), ..path };
-        let heard_at = peer.heard_at.as_mut().filter(|heard| heard.hellos > 0);
-        let heard_at = heard_at.map(|heard| {
-            heard.hellos -= 1;
-            heard.path
-        });
-        let known = peer.paths.proven().chain(heard_at).map(pin);
-        // What an overlay range holds is reached through the tunnel that this Hello is to make.
-        let configured = peer.config.endpoints.iter().filter(|endpoint| routes.owner_of(endpoint.ip()).is_none());
+        let known = peer.paths.proven().chain(peer.heard_at).map(pin);
+        let configured = peer.config.endpoints.iter().filter_map(|endpoint| shared.path_to(*endpoint));
         let mut places: heapless::Vec<FourTuple, MAX_PLACES> = heapless::Vec::new();
-        for place in known.chain(configured.filter_map(|endpoint| shared.path_to(*endpoint))) {
+        for place in known.chain(configured) {
             if !places.iter().any(|held| held.remote == place.remote && held.socket == place.socket) {
                 let _ = places.push(place); // Full: see MAX_PLACES.
             }

@@ -8,7 +8,7 @@ use crate::event::{DownReason, Event};
 use crate::overlay::{IpPacket, RouteTable};
 use crate::path::{FourTuple, PathSlot, Proof};
 use crate::peer::{Link, Peer};
-use crate::session::OpenError;
+use crate::session::{OpenError, Session};
 use crate::wire::{EnvelopeType, Flags, Header, HeaderError, Lane, Message, Messages, Payload};
 
 /// An IP packet that a peer sent, opened in place in the datagram that carried it.
@@ -72,6 +72,7 @@ impl Node {
         let index = self.shared.indices.owner(header.session()).ok_or(DropReason::UnknownSession)?;
         let peer = self.peers.get_mut(index).ok_or(DropReason::UnknownSession)?;
         let session = peer.sessions.get_mut(header.session()).ok_or(DropReason::UnknownSession)?;
+        let takes_open_checksums = session.csum_partial;
         let length = datagram.len();
         let opened = match session.tunnel.open(datagram) {
             Ok(opened) => opened,
@@ -87,11 +88,15 @@ impl Node {
         peer.last_received = Some(now);
         let (slot, is_new) = peer.paths.note_arrival(now, &path, length, || shared.rng.u64());
         let mut changed = is_new || !is_current;
+        let csum_partial = opened.flags.contains(Flags::CSUM_PARTIAL);
         let result = match Payload::classify(opened.payload) {
             Payload::Empty => Ok(None),
+            // An open checksum was not agreed on, or there is none that could be open.
+            kind if csum_partial && !(takes_open_checksums && matches!(kind, Payload::Ip(_))) => {
+                Err(DropReason::Malformed)
+            }
             Payload::Ip(_) => {
                 changed |= opened.lane != Lane::CONTROL && peer.receipts.note(now, opened.lane.0);
-                let csum_partial = opened.flags.contains(Flags::CSUM_PARTIAL);
                 accept_packet(&self.routes, shared, index, opened.payload, csum_partial)
                     .map(|packet| Some(Inbound { peer: index, packet, csum_partial }))
             }
@@ -132,11 +137,15 @@ impl Node {
         slot: PathSlot,
         payload: &[u8],
     ) -> Result<(), DropReason> {
+        let mut pinged = false;
         for message in Messages::new(payload) {
             let message = message.map_err(|_| DropReason::Malformed)?;
             let Some((peer, shared)) = self.peer_mut(index) else { return Ok(()) };
             match message {
+                // One envelope is worth one answer: nobody needs more, and no envelope may fill the queue.
+                Message::Ping { .. } if pinged => {}
                 Message::Ping { token, path: named } => {
+                    pinged = true;
                     let pong = Control::Pong { token, path: named, arrived: shared.now, observed: path.remote };
                     shared.send(Send::Control { peer: index, slot, message: pong });
                 }
@@ -144,6 +153,7 @@ impl Node {
                     let held = Duration::from_micros(delay_us);
                     on_pong(peer, shared, PathSlot(named), token, held);
                     peer.observed = Some(observed);
+                    peer.behind_nat = shared.is_behind_nat(peer.observed);
                     self.update_paths(index);
                 }
                 Message::Receipt { lane, largest, .. } => {
@@ -166,13 +176,14 @@ impl Node {
     /// former life and ends only those.
     fn on_close(&mut self, index: PeerIndex, session: u32) {
         let Some((peer, shared)) = self.peer_mut(index) else { return };
-        if peer.sessions.current.as_ref().is_none_or(|current| current.index() != session) {
+        let is_former = |current: &Session| current.is_confirmed() && current.index() != session;
+        if peer.sessions.current.as_ref().is_some_and(is_former) {
             peer.sessions.close(session, &mut shared.indices);
             return;
         }
         // A session that it began meanwhile is not meant: its Hello overtook this.
         peer.sessions.close_standing(&mut shared.indices);
-        peer.paths.reset_except(None);
+        peer.paths.reset();
         peer.departed = true;
         if !peer.config.endpoints.is_empty() {
             peer.greet_later(shared.now);

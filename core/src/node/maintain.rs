@@ -3,6 +3,7 @@
 use super::{Control, FIRST_SLOT, Node, PeerIndex, Send};
 use crate::counters::DropReason;
 use crate::event::DownReason;
+use crate::peer::Keepalive;
 use crate::wire::CloseReason;
 
 impl Node {
@@ -18,10 +19,13 @@ impl Node {
     fn maintain_sessions(&mut self, index: PeerIndex) {
         let Some((peer, shared)) = self.peer_mut(index) else { return };
         let now = shared.now;
-        if peer.sessions.expire(now, &mut shared.indices) {
+        let given_up = peer.sessions.expire(now, &mut shared.indices);
+        peer.follow_session();
+        if given_up {
             shared.counters.session_failures += 1;
             peer.greet(now);
         }
+        let is_without = peer.sessions.current.is_none();
         while let Some(session) = peer.sessions.poll_finish(now) {
             shared.send(Send::HelloFinish { peer: index, index: session });
         }
@@ -29,6 +33,9 @@ impl Node {
             && let Some(slot) = peer.control_path()
         {
             shared.send(Send::Control { peer: index, slot, message: Control::Receipt });
+        }
+        if given_up && is_without {
+            self.set_down(index, DownReason::Expired);
         }
     }
 
@@ -70,8 +77,9 @@ impl Node {
         match &peer.initiation {
             Some(initiation) if !initiation.is_stale(now) => self.send_hello(index),
             stale => {
-                shared.counters.session_failures += u64::from(stale.is_some());
-                self.say_hello(index, None, now);
+                let cookie = stale.as_ref().and_then(|initiation| initiation.next_cookie());
+                shared.counters.session_failures += u64::from(stale.is_some() && peer.has_session());
+                self.say_hello(index, cookie, now);
             }
         }
     }
@@ -79,22 +87,19 @@ impl Node {
     fn maintain_keepalive(&mut self, index: PeerIndex) {
         let Some((peer, shared)) = self.peer_mut(index) else { return };
         let now = shared.now;
-        // The peer sees this node at an address that the host does not have: a NAT is between them.
-        let behind_nat = match (&shared.addresses, peer.observed) {
-            (Some(addresses), Some(observed)) => !addresses.contains(&observed.ip()),
-            _ => true,
-        };
-        peer.set_keepalive(behind_nat && peer.sessions.current.is_some());
-        if !peer.keepalive_due(now) {
-            return;
-        }
-        if let Some(session) = peer.sessions.current.as_ref()
-            && session.is_due_for_idle_rekey(now)
-        {
+        let Some(kind) = peer.take_keepalive(now) else { return };
+        if peer.sessions.current.as_ref().is_some_and(|session| session.is_due_for_idle_rekey(now)) {
             peer.greet(now);
         }
-        if let Some(slot) = peer.control_path() {
-            shared.send(Send::Control { peer: index, slot, message: Control::Keepalive });
+        match (kind, peer.control_path()) {
+            (Keepalive::Asking, Some(slot)) => {
+                peer.paths.probe(now, slot, shared.rng.u64());
+                self.send_probes(index);
+            }
+            (Keepalive::Silent, Some(slot)) => {
+                shared.send(Send::Control { peer: index, slot, message: Control::Keepalive });
+            }
+            (_, None) => {}
         }
     }
 
@@ -108,7 +113,7 @@ impl Node {
             shared.send(Send::Ready { path, datagram });
         }
         peer.sessions.close_all(&mut shared.indices);
-        while peer.queue.pop().is_some() {
+        for _ in 0..peer.queue.clear() {
             shared.counters.drop(DropReason::NoSession);
         }
     }

@@ -43,7 +43,7 @@ use crate::path::{Family, FourTuple, PathSlot, SocketInfo};
 use crate::peer::{Link, OperatorPing, Peer};
 use crate::rng::Rng;
 use crate::session::handshake::Local;
-use crate::session::{CookieJar, CryptoBackend, HelloGate, Indices};
+use crate::session::{CookieJar, CryptoBackend, HelloGate, Indices, KeyAge};
 use crate::time::{Instant, UnixTime};
 use crate::timers::Timers;
 use crate::wire::CloseReason;
@@ -150,6 +150,16 @@ impl Shared {
         }
     }
 
+    /// Queues what waits for a peer's session, as far as it is not queued already.
+    fn flush(&mut self, index: PeerIndex, peer: &mut Peer) {
+        for _ in 0..peer.queue.expire(self.now) {
+            self.counters.drop(DropReason::NoSession);
+        }
+        while peer.flushing < peer.queue.len() && self.outbox.push(Send::Packet { peer: index }) {
+            peer.flushing += 1;
+        }
+    }
+
     /// A stamp for a Hello: the wall clock in milliseconds, and always more than the last one.
     fn stamp(&mut self) -> u64 {
         let wall = self.unix_offset_ms + i128::from(self.now.as_nanos() / 1_000_000);
@@ -160,6 +170,15 @@ impl Shared {
 
     fn set_unix_time(&mut self, unix_time: UnixTime) {
         self.unix_offset_ms = i128::from(unix_time.0) - i128::from(self.now.as_nanos() / 1_000_000);
+    }
+
+    /// Whether a NAT may stand between this node and a peer that sees it at `observed`: where the host does not have that
+    /// address, or not enough is known.
+    fn is_behind_nat(&self, observed: Option<SocketAddr>) -> bool {
+        match (&self.addresses, observed) {
+            (Some(addresses), Some(observed)) => !addresses.contains(&observed.ip()),
+            _ => true,
+        }
     }
 
     /// The path to an address by the first socket of its family.
@@ -188,7 +207,7 @@ impl Node {
     ) -> Result<Node, ConfigError> {
         membership::check(&identity.peer_id(), &config.own_prefixes, &config.peers)?;
         let mut rng = Rng::from_seed(seed);
-        let jar = CookieJar::new(&mut rng);
+        let (jar, gate) = (CookieJar::new(&mut rng), HelloGate::new(&mut rng));
         let local = Local::new(&identity, &config, rng.array());
         let mut shared = Shared {
             local,
@@ -200,7 +219,7 @@ impl Node {
             rng,
             indices: Indices::default(),
             jar,
-            gate: HelloGate::default(),
+            gate,
             outbox: Outbox::new(),
             counters: Counters::default(),
             now,
@@ -333,6 +352,10 @@ impl Node {
         if peer.link == Link::Up {
             self.shared.outbox.report(Event::PeerDown { peer: peer.config.id, why: DownReason::Removed });
         }
+        for _ in 0..peer.queue.clear() {
+            self.shared.counters.drop(DropReason::NoSession);
+        }
+        self.shared.outbox.forget(index);
         self.by_static_key.remove(&peer.config.id.x25519());
         self.routes.remove_peer(index);
         self.timers.set(index, Instant::FAR_FUTURE);
@@ -359,8 +382,14 @@ impl Node {
             for prefix in &config.prefixes {
                 self.routes.insert(*prefix, index).expect("membership::check found no conflict");
             }
-            if let Some((peer, _)) = self.peer_mut(index) {
+            if let Some((peer, shared)) = self.peer_mut(index) {
                 let moved = config.endpoints != peer.config.endpoints;
+                if config.prefixes != peer.config.prefixes {
+                    // What waits may be for a range that is another peer's now.
+                    for _ in 0..peer.queue.clear() {
+                        shared.counters.drop(DropReason::NoSession);
+                    }
+                }
                 peer.config = config;
                 if moved && !peer.has_session() {
                     peer.greet_now(now);
@@ -373,6 +402,8 @@ impl Node {
 
     fn set_endpoints(&mut self, id: &PeerId, endpoints: Vec<SocketAddr>) -> Result<(), CommandError> {
         let index = self.index_of(id)?;
+        let prefixes = self.peers.iter().map(|(_, peer)| (peer.config.name.as_str(), peer.config.prefixes.as_slice()));
+        membership::check_endpoints(&endpoints, prefixes)?;
         if let Some((peer, shared)) = self.peer_mut(index)
             && peer.config.endpoints != endpoints
         {
@@ -390,8 +421,13 @@ impl Node {
         let Some((peer, shared)) = self.peer_mut(index) else { return Err(CommandError::UnknownPeer) };
         let now = shared.now;
         peer.expire_pings(now);
+        let age = peer.sessions.current.as_mut().map(|session| session.key_age(now));
+        if age == Some(KeyAge::Rekey) {
+            peer.greet(now);
+        }
+        let usable = age.is_some_and(|age| age != KeyAge::Expired);
         let result = match peer.paths.preferred().map(|(slot, path)| (slot, path.addresses)) {
-            Some((slot, path)) if peer.has_session() => {
+            Some((slot, path)) if usable => {
                 let wire_token = shared.rng.u64();
                 let ping = OperatorPing { token, wire_token, sent: now, path };
                 peer.pings.push(ping).map_err(|_| CommandError::TooManyPings).map(|()| {
@@ -411,18 +447,21 @@ impl Node {
 
     fn network_changed(&mut self, local: Vec<IpAddr>) {
         let now = self.shared.now;
+        self.shared.addresses = Some(local);
         for index in self.peers.indices() {
             let Some((peer, shared)) = self.peer_mut(index) else { continue };
-            peer.paths.on_network_change(now, &local, || shared.rng.u64());
+            let local = shared.addresses.as_deref().unwrap_or_default();
+            peer.behind_nat = shared.is_behind_nat(peer.observed);
+            peer.paths.on_network_change(now, local, || shared.rng.u64());
             if !peer.has_session() && (peer.greeting.is_some() || !peer.config.endpoints.is_empty()) {
                 peer.greet_now(now);
             }
             self.reschedule(index);
         }
-        self.shared.addresses = Some(local);
     }
 
     fn shut_down(&mut self) {
+        self.shared.outbox.clear_sends();
         for index in self.peers.indices() {
             self.goodbye(index, CloseReason::SHUTDOWN);
             self.timers.set(index, Instant::FAR_FUTURE);

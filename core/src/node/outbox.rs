@@ -77,6 +77,23 @@ impl Outbox {
         self.sends.pop_front()
     }
 
+    /// Takes out what is for a peer that is no more: its index will be another's. What is made already goes.
+    pub(crate) fn forget(&mut self, gone: PeerIndex) {
+        self.sends.retain(|send| match send {
+            Send::Cookie { .. } | Send::Ready { .. } => true,
+            Send::Hello { peer, .. }
+            | Send::HelloAck { peer, .. }
+            | Send::HelloFinish { peer, .. }
+            | Send::Control { peer, .. }
+            | Send::Packet { peer } => *peer != gone,
+        });
+    }
+
+    /// Takes out all that was to be sent.
+    pub(crate) fn clear_sends(&mut self) {
+        self.sends.clear();
+    }
+
     pub(crate) fn report(&mut self, event: Event) {
         if self.events.len() == EVENTS {
             self.events.pop_front();

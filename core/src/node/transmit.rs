@@ -36,9 +36,6 @@ impl Node {
         let slot = peer.control_path()?;
         let path = peer.paths.get(slot)?.addresses;
         let session = peer.sessions.get_mut(session)?;
-        if !peer.paths.spend(slot, OVERHEAD) {
-            return None;
-        }
         let datagram = session.tunnel.seal_hello_finish().ok()?;
         peer.note_sent(shared.now);
         copy(path, &datagram, scratch)
@@ -59,7 +56,7 @@ impl Node {
         let len =
             write_control(session, slot, message, &lanes, now, scratch.get_mut(HEADER_LEN..HEADER_LEN + CONTROL_LEN)?)?;
         let datagram = scratch.get_mut(..len + OVERHEAD)?;
-        if !matches!(message, Control::Ping { .. }) && !peer.paths.spend(slot, len + OVERHEAD) {
+        if !peer.paths.may_send(slot, datagram.len()) {
             return None;
         }
         session.tunnel.seal(Lane::CONTROL, false, datagram).ok()?;
@@ -71,6 +68,7 @@ impl Node {
     fn build_packet(&mut self, index: PeerIndex, scratch: &mut [u8]) -> Option<(FourTuple, usize)> {
         let (peer, shared) = self.peer_mut(index)?;
         let now = shared.now;
+        peer.flushing = peer.flushing.saturating_sub(1);
         let (slot, path) = peer.paths.preferred().map(|(slot, path)| (slot, path.addresses))?;
         let session = peer.sessions.sender(now)?;
         let packet = peer.queue.pop()?;

@@ -10,7 +10,7 @@ mod set;
 
 pub use rtt::RttEstimator;
 pub use select::SwitchReason;
-pub use set::{DueProbe, MAX_PATHS, Path, PathSet, PathSlot, PathState, Proof, Unproven};
+pub use set::{DueProbe, MAX_PATHS, Path, PathSet, PathSlot, PathState, Proof};
 
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};

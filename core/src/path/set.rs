@@ -21,11 +21,11 @@ const SUSPECT_AFTER: usize = 2;
 /// First interval between probes of one burst; it doubles.
 const PROBE_INTERVAL: Duration = Duration::from_millis(150);
 
-/// Bytes of a sealed Ping, rounded up. What is sent to an address that a peer has not proven to be its own is at most
-/// [`AMPLIFICATION`] times what came from there (RFC 9000 section 8.2).
-const PING_LEN: u32 = 48;
+/// The first interval on a slow path.
+const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// See [`PING_LEN`].
+/// What is sent to an address that a peer has not proven to be its own is at most this many times what came from there
+/// (RFC 9000 section 8.1).
 const AMPLIFICATION: u32 = 3;
 
 /// A path whose smoothed RTT is measured anew this often while data is sent on it.
@@ -53,13 +53,6 @@ pub enum PathState {
     Usable,
     /// It was usable, but something sent on it has not been receipted in time.
     Suspect,
-}
-
-/// Something that was sent on a path and is not yet receipted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Unproven {
-    /// When the first of it was sent, or when the last receipt that covered a part of it came.
-    pub since: Instant,
 }
 
 /// The evidence that made a path usable or kept it so.
@@ -102,12 +95,17 @@ pub struct Path {
     pub rtt: RttEstimator,
     /// The last evidence that what this node sends on it arrives.
     pub last_proof: Option<Instant>,
-    /// Data sent on it without receipt.
-    pub unproven: Option<Unproven>,
+    /// Since when data sent on it is without receipt: when the first of it was sent, or when the last receipt that covered a
+    /// part of it came.
+    pub unproven: Option<Instant>,
     /// The highest counter used on its lane under the current session, if any was.
     pub last_counter: Option<u64>,
+    /// The first counter that was used on it: earlier ones of its lane were of a former path in this slot.
+    first_counter: Option<u64>,
     /// The highest counter of it that a receipt covered.
     receipted: Option<u64>,
+    /// Since when it is suspect.
+    suspect_since: Option<Instant>,
     /// Last use by data of this node.
     pub last_data: Option<Instant>,
     created: Instant,
@@ -126,7 +124,9 @@ impl Path {
             last_proof: None,
             unproven: None,
             last_counter: None,
+            first_counter: None,
             receipted: None,
+            suspect_since: None,
             last_data: None,
             created: now,
             probe: None,
@@ -143,18 +143,10 @@ impl Path {
         (smoothed + self.rtt.variation() * 4 + RECEIPT_DELAY).min(longest).max(SUSPECT_FLOOR)
     }
 
-    /// Adds what a datagram of `length` bytes allows to be sent while the path is not proven.
-    fn earn(&mut self, length: usize) {
-        let earned = AMPLIFICATION.saturating_mul(u32::try_from(length).unwrap_or(u32::MAX));
-        self.credit = self.credit.map(|credit| credit.saturating_add(earned));
-    }
-
-    /// Takes `length` bytes off what may be sent while the path is not proven. Returns whether so much was left.
-    fn spend(&mut self, length: u32) -> bool {
-        let Some(credit) = self.credit.as_mut() else { return true };
-        let rest = credit.checked_sub(length);
-        *credit = rest.unwrap_or(*credit);
-        rest.is_some()
+    /// Marks the path as suspect.
+    fn suspect(&mut self, now: Instant) {
+        self.state = PathState::Suspect;
+        self.suspect_since.get_or_insert(now);
     }
 
     /// Begins a burst of probes with `token`, unless one is running.
@@ -167,7 +159,7 @@ impl Path {
     fn next_deadline(&self) -> Instant {
         let probe = self.probe.map_or(Instant::FAR_FUTURE, |p| p.next);
         let liveness = match (self.state, self.unproven) {
-            (PathState::Usable, Some(unproven)) => unproven.since + self.patience(),
+            (PathState::Usable, Some(unproven)) => unproven + self.patience(),
             _ => Instant::FAR_FUTURE,
         };
         probe.min(liveness)
@@ -252,20 +244,20 @@ impl PathSet {
         length: usize,
         mut token: impl FnMut() -> u64,
     ) -> (PathSlot, bool) {
-        let known = self.find(arrival);
-        let slot = known.unwrap_or_else(|| self.insert_unproven(now, *arrival));
-        if let Some(path) = self.get_mut(slot) {
-            path.earn(length);
-        }
-        if known.is_some() {
-            if let Some(path) = self.get_mut(slot)
-                && path.addresses.local != arrival.local
-                && arrival.local.is_some()
-            {
-                path.addresses.local = arrival.local;
-                self.drop_twins();
+        let earned = AMPLIFICATION.saturating_mul(u32::try_from(length).unwrap_or(u32::MAX));
+        if let Some(slot) = self.find(arrival) {
+            if let Some(path) = self.get_mut(slot) {
+                path.credit = path.credit.map(|credit| credit.saturating_add(earned));
+                if path.addresses.local != arrival.local && arrival.local.is_some() {
+                    path.addresses.local = arrival.local;
+                    self.drop_twins();
+                }
             }
             return (slot, false);
+        }
+        let slot = self.insert(now, *arrival);
+        if let Some(path) = self.get_mut(slot) {
+            path.credit = Some(earned);
         }
         self.probe(now, slot, token());
         if let Some(preferred) = self.preferred {
@@ -287,26 +279,6 @@ impl PathSet {
         };
         self.slots[index] = Some(Path::new(addresses, now));
         PathSlot(u8::try_from(index).expect("a path set has at most MAX_PATHS slots"))
-    }
-
-    /// Adds a path whose address only an arriving datagram gave, or finds it. It may send nothing before it has
-    /// [earned](PathSet::earn) that.
-    pub fn insert_unproven(&mut self, now: Instant, addresses: FourTuple) -> PathSlot {
-        let known = self.find(&addresses);
-        let slot = known.unwrap_or_else(|| self.insert(now, addresses));
-        if known.is_none()
-            && let Some(path) = self.get_mut(slot)
-        {
-            path.credit = Some(0);
-        }
-        slot
-    }
-
-    /// Notes that a datagram of `length` bytes came by a path, so that as much as that allows may be sent on it.
-    pub fn earn(&mut self, slot: PathSlot, length: usize) {
-        if let Some(path) = self.get_mut(slot) {
-            path.earn(length);
-        }
     }
 
     /// The slot to displace: candidates before proven paths, the oldest first, never the preferred one.
@@ -339,11 +311,13 @@ impl PathSet {
         for index in 0..self.slots.len() {
             let slot = PathSlot(index as u8);
             let Some(path) = self.slots[index].as_mut() else { continue };
+            // Longer than an answer takes, or the next probe would always follow.
+            let interval = path.rtt.smoothed().unwrap_or_default().clamp(PROBE_INTERVAL, MAX_PROBE_INTERVAL);
             let Some(probe) = path.probe.as_mut().filter(|probe| probe.next <= now) else { continue };
             if probe.sent >= PROBE_LIMIT {
                 path.probe = None;
                 if Some(slot) == preferred {
-                    path.state = PathState::Suspect;
+                    path.suspect(now);
                 } else {
                     self.slots[index] = None;
                 }
@@ -351,23 +325,24 @@ impl PathSet {
             }
             let token = probe.token.wrapping_add(probe.sent as u64);
             probe.sent_at[probe.sent] = now;
-            probe.next = now + PROBE_INTERVAL * (1 << probe.sent);
+            probe.next = now + interval * (1 << probe.sent);
             probe.sent += 1;
-            if path.state == PathState::Usable && probe.sent > SUSPECT_AFTER {
-                path.state = PathState::Suspect;
-            }
-            if !path.spend(PING_LEN) {
-                continue;
+            let (sent, first) = (probe.sent, probe.sent_at[0]);
+            if path.state == PathState::Usable && sent > SUSPECT_AFTER && now.since(first) >= path.patience() {
+                path.suspect(now);
             }
             return Some(DueProbe { slot, token });
         }
         None
     }
 
-    /// Whether `length` more bytes may be sent on a path, other than the Pings of [`PathSet::poll_probe`]: an address that
-    /// has proved nothing gets no more than three times what came from it (RFC 9000 section 8.1).
-    pub fn spend(&mut self, slot: PathSlot, length: usize) -> bool {
-        self.get_mut(slot).is_some_and(|path| path.spend(u32::try_from(length).unwrap_or(u32::MAX)))
+    /// Whether a control datagram of `length` bytes may be sent on a path, and if so takes it off what an unproven address
+    /// may get.
+    pub fn may_send(&mut self, slot: PathSlot, length: usize) -> bool {
+        let Some(credit) = self.get_mut(slot).and_then(|path| path.credit.as_mut()) else { return true };
+        let rest = u32::try_from(length).ok().and_then(|length| credit.checked_sub(length));
+        *credit = rest.unwrap_or(*credit);
+        rest.is_some()
     }
 
     /// Takes in a Pong: proves the path `slot`, if a Ping of its present burst carried `token`. Returns the round-trip time
@@ -389,6 +364,7 @@ impl PathSet {
             path.rtt.update(rtt);
         }
         path.state = PathState::Usable;
+        path.suspect_since = None;
         path.last_proof = Some(now);
         path.unproven = None;
         path.credit = None;
@@ -398,7 +374,8 @@ impl PathSet {
     pub fn on_receipt(&mut self, now: Instant, slot: PathSlot, largest: u64) {
         let Some(path) = self.get_mut(slot) else { return };
         let Some(last) = path.last_counter else { return };
-        let is_old = path.receipted.is_some_and(|receipted| largest <= receipted);
+        let is_old = path.receipted.is_some_and(|receipted| largest <= receipted)
+            || path.first_counter.is_none_or(|first| largest < first);
         if path.state == PathState::Candidate || largest > last || is_old {
             return;
         }
@@ -407,7 +384,7 @@ impl PathSet {
         if largest < last
             && let Some(path) = self.get_mut(slot)
         {
-            path.unproven = Some(Unproven { since: now });
+            path.unproven = Some(now);
         }
     }
 
@@ -416,6 +393,7 @@ impl PathSet {
     pub fn on_data_sent(&mut self, now: Instant, slot: PathSlot, counter: u64, mut token: impl FnMut() -> u64) -> bool {
         let Some(path) = self.get_mut(slot) else { return false };
         path.last_counter = Some(counter);
+        path.first_counter.get_or_insert(counter);
         path.last_data = Some(now);
         let measure = path.next_rtt <= now;
         if measure {
@@ -424,7 +402,7 @@ impl PathSet {
         }
         let first = path.unproven.is_none();
         if first {
-            path.unproven = Some(Unproven { since: now });
+            path.unproven = Some(now);
         }
         first || measure
     }
@@ -433,6 +411,7 @@ impl PathSet {
     pub fn on_new_session(&mut self) {
         for (_, path) in self.iter_mut() {
             path.last_counter = None;
+            path.first_counter = None;
             path.receipted = None;
         }
     }
@@ -441,9 +420,9 @@ impl PathSet {
     pub fn check_liveness(&mut self, now: Instant, token: impl FnMut() -> u64) {
         let mut newly = false;
         for (_, path) in self.iter_mut() {
-            let late = path.unproven.is_some_and(|unproven| unproven.since + path.patience() <= now);
+            let late = path.unproven.is_some_and(|unproven| unproven + path.patience() <= now);
             if late && path.state == PathState::Usable {
-                path.state = PathState::Suspect;
+                path.suspect(now);
                 newly = true;
             }
         }
@@ -454,7 +433,17 @@ impl PathSet {
 
     /// Since when the preferred path has had something unreceipted, if it has.
     pub fn unproven_since(&self) -> Option<Instant> {
-        self.preferred().and_then(|(_, path)| path.unproven).map(|unproven| unproven.since)
+        self.preferred().and_then(|(_, path)| path.unproven)
+    }
+
+    /// Since when the preferred path is suspect.
+    pub fn suspect_since(&self) -> Option<Instant> {
+        self.preferred().and_then(|(_, path)| path.suspect_since)
+    }
+
+    /// Whether the preferred path left all probes of a burst unanswered, and nothing else is being tried.
+    pub fn is_given_up(&self) -> bool {
+        self.preferred().is_some_and(|(_, path)| path.state == PathState::Suspect && path.probe.is_none())
     }
 
     /// How long the preferred path may have something unreceipted.
@@ -500,16 +489,10 @@ impl PathSet {
         }
     }
 
-    /// Forgets every path but `keep`: the peer restarted, what was proven with its former self is void.
-    pub fn reset_except(&mut self, keep: Option<PathSlot>) {
-        for (index, entry) in self.slots.iter_mut().enumerate() {
-            if keep.is_none_or(|slot| usize::from(slot.0) != index) {
-                *entry = None;
-            }
-        }
-        if self.preferred != keep {
-            self.preferred = None;
-        }
+    /// Forgets every path: the peer restarted or left, what was proven with its former self is void.
+    pub fn reset(&mut self) {
+        self.slots.clear();
+        self.preferred = None;
     }
 
     /// Chooses the preferred path anew. See [`select`](super::select).
@@ -582,7 +565,7 @@ mod tests {
         for step in 0..40 {
             let now = start() + MS * 100 * step;
             while let Some(probe) = set.poll_probe(now) {
-                sent += u32::from(probe.slot == new) * PING_LEN;
+                sent += usize::from(probe.slot == new && set.may_send(new, 43)) * 43;
             }
         }
         assert!(sent > 0 && sent <= 3 * 32, "{sent} bytes");
@@ -606,7 +589,10 @@ mod tests {
     #[test]
     fn receipts_prove_and_what_they_leave_open_keeps_the_clock_running() {
         let (mut set, slot) = proven();
+        set.on_data_sent(start(), slot, 3, || 1);
         set.on_data_sent(start(), slot, 5, || 1);
+        set.on_receipt(start() + MS * 5, slot, 2);
+        assert_eq!(set.unproven_since(), Some(start()), "a receipt for a former path in this slot");
         set.on_receipt(start() + MS * 10, slot, 6);
         assert_eq!(set.unproven_since(), Some(start()), "a receipt for what was never sent");
         set.on_receipt(start() + MS * 20, slot, 4);

@@ -1,6 +1,6 @@
 //! Cookies: proof that a Hello's sender receives at the address that it sends from, without any memory of it.
 //!
-//! A cookie is a MAC over the address under a secret that changes with time, so the responder stores nothing until the
+//! A cookie is a MAC over the address and a period of time under a secret, so the responder stores nothing until the
 //! cookie comes back (the idea is that of RFC 2522, section 3). It is used twice: as the key of a second MAC over a
 //! Hello, which is checked before any Diffie-Hellman while the responder is under load, and inside the encrypted Hello,
 //! where it shows that the Hello is no replay.
@@ -15,7 +15,7 @@ use crate::rng::Rng;
 use crate::time::Instant;
 use crate::wire::hello::{self, COOKIE_DATAGRAM_LEN, COOKIE_LEN, Mac};
 
-/// The secret changes this often. A cookie is good for the rest of its period and the whole next one.
+/// A cookie changes this often. It is good for the rest of its period and the whole next one.
 pub const COOKIE_PERIOD: Duration = Duration::from_secs(120);
 
 /// What a responder under load, or in doubt about a replay, gives to an address.

@@ -94,6 +94,8 @@ pub(crate) struct Initiation {
     pub(crate) asked: heapless::Vec<FourTuple, MAX_PLACES>,
     /// The cookie that the peer gave, if it did.
     cookie: Option<CookieValue>,
+    /// A cookie that came when the Hello carried one already: for the next Hello.
+    next_cookie: Option<CookieValue>,
     noise: Initiator,
     started: Instant,
     bad_acks: u8,
@@ -102,7 +104,6 @@ pub(crate) struct Initiation {
 /// A Hello whose sender has proved its key.
 pub(crate) struct ProvedHello {
     pub(crate) payload: HelloPayload,
-    pub(crate) ephemeral: [u8; 32],
     initiator_index: u32,
     responder: Responder,
 }
@@ -149,6 +150,11 @@ impl Local {
         [PROTOCOL, &[SUITE_IKPSK2], header.as_slice(), self.network_id.as_str().as_bytes()]
     }
 
+    /// What both sides understand.
+    fn both(&self, theirs: Capabilities) -> Capabilities {
+        self.capabilities.intersection(theirs)
+    }
+
     fn ciphers(&self) -> Ciphers {
         let preferred: &[Cipher] =
             if self.aes_is_fast { &[Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305] } else { &[Cipher::ChaCha20Poly1305] };
@@ -190,7 +196,16 @@ impl Local {
             Hello::encode(index, &noise, mac, cookie_mac, &mut datagram).expect("the buffer is longer than a Hello");
         datagram.truncate(len);
         let (datagram, asked) = (datagram.into(), heapless::Vec::new());
-        Ok(Initiation { index, datagram, asked, cookie, noise: initiator, started: now, bad_acks: 0 })
+        Ok(Initiation {
+            index,
+            datagram,
+            asked,
+            cookie,
+            next_cookie: None,
+            noise: initiator,
+            started: now,
+            bad_acks: 0,
+        })
     }
 
     /// Whether the sender of a Hello knows this node and its network.
@@ -225,7 +240,7 @@ impl Local {
             return Err(HandshakeError::Identity);
         }
         let initiator_index = hello.header.sender_index().ok_or(HandshakeError::Identity)?;
-        Ok(ProvedHello { payload, ephemeral: *hello.ephemeral, initiator_index, responder })
+        Ok(ProvedHello { payload, initiator_index, responder })
     }
 
     /// The identity of a sender that is not allowed, once it has proved its key.
@@ -262,7 +277,7 @@ impl Local {
             cipher,
             remote_boot: hello.payload.boot_id,
             remote_stamp: Some(hello.payload.stamp),
-            csum_partial: hello.payload.capabilities.contains(Capabilities::CSUM_PARTIAL),
+            csum_partial: self.both(hello.payload.capabilities).contains(Capabilities::CSUM_PARTIAL),
         };
         Ok(Answer { ack: ack.into(), agreed })
     }
@@ -271,7 +286,17 @@ impl Local {
 impl Initiation {
     /// Whether a repeat should be a new Hello instead.
     pub(crate) fn is_stale(&self, now: Instant) -> bool {
-        self.started + INITIATION_LIFETIME <= now
+        self.started + INITIATION_LIFETIME <= now || self.next_cookie.is_some() || self.bad_acks >= MAX_BAD_ACKS
+    }
+
+    /// Keeps a cookie for the next Hello, which is then due at the next repeat.
+    pub(crate) fn keep_cookie(&mut self, cookie: CookieValue) {
+        self.next_cookie = Some(cookie);
+    }
+
+    /// What the next Hello should carry.
+    pub(crate) fn next_cookie(&self) -> Option<CookieValue> {
+        self.next_cookie.or(self.cookie)
     }
 
     /// The cookie that this Hello carried.
@@ -309,7 +334,7 @@ impl Initiation {
             cipher,
             remote_boot: payload.boot_id,
             remote_stamp: None,
-            csum_partial: payload.capabilities.contains(Capabilities::CSUM_PARTIAL),
+            csum_partial: local.both(payload.capabilities).contains(Capabilities::CSUM_PARTIAL),
         })
     }
 

@@ -127,7 +127,9 @@ impl Session {
         if now < self.rekey_at && !self.tunnel.needs_rekey() {
             return KeyAge::Fresh;
         }
-        let fallback = (self.created + REFUSE_AFTER).max(now + REKEY_GRACE);
+        let end = self.created + REFUSE_AFTER;
+        // Keys that became old while idle get a last minute from their first use on.
+        let fallback = if now < end { end } else { now + REKEY_GRACE };
         if now < *self.refuse_at.get_or_insert(fallback) { KeyAge::Rekey } else { KeyAge::Expired }
     }
 
@@ -159,38 +161,56 @@ impl Session {
 #[derive(Debug)]
 pub(crate) struct Pending {
     pub(crate) session: Session,
-    /// The ephemeral key of the Hello: the same Hello gets the same answer.
-    pub(crate) ephemeral: [u8; 32],
     /// The HelloAck.
     pub(crate) ack: Box<[u8]>,
     /// Where the Hello came from, and the HelloAck went.
     pub(crate) path: FourTuple,
 }
 
-/// Which session indices of this node are in use, and by which peer.
+/// Which session indices of this node are in use, by which peer, and which of them answered a Hello.
 #[derive(Debug, Default)]
-pub(crate) struct Indices(BTreeMap<u32, PeerIndex>);
+pub(crate) struct Indices {
+    used: BTreeMap<u32, (PeerIndex, Option<[u8; 32]>)>,
+    /// By the ephemeral key of the Hello that led to the session.
+    answered: BTreeMap<[u8; 32], u32>,
+}
 
 impl Indices {
     /// Draws an unused index, unguessable and never zero.
     pub(crate) fn allocate(&mut self, rng: &mut Rng, peer: PeerIndex) -> u32 {
         loop {
             let index = rng.u32();
-            if index != 0 && !self.0.contains_key(&index) {
-                self.0.insert(index, peer);
+            if index != 0 && !self.used.contains_key(&index) {
+                self.used.insert(index, (peer, None));
                 return index;
             }
         }
     }
 
+    /// Remembers which Hello the session `index` answers, for as long as the index is in use.
+    pub(crate) fn remember(&mut self, index: u32, ephemeral: [u8; 32]) {
+        if let Some((_, hello)) = self.used.get_mut(&index) {
+            *hello = Some(ephemeral);
+            self.answered.insert(ephemeral, index);
+        }
+    }
+
     /// Gives an index back.
     pub(crate) fn release(&mut self, index: u32) {
-        self.0.remove(&index);
+        if let Some((_, Some(ephemeral))) = self.used.remove(&index) {
+            self.answered.remove(&ephemeral);
+        }
     }
 
     /// Whose index it is.
     pub(crate) fn owner(&self, index: u32) -> Option<PeerIndex> {
-        self.0.get(&index).copied()
+        self.used.get(&index).map(|(peer, _)| *peer)
+    }
+
+    /// The session that a Hello with this ephemeral key led to.
+    pub(crate) fn answer_to(&self, ephemeral: &[u8; 32]) -> Option<(PeerIndex, u32)> {
+        let index = *self.answered.get(ephemeral)?;
+        Some((self.owner(index)?, index))
     }
 }
 
@@ -223,11 +243,6 @@ impl Sessions {
         !self.pending.is_empty()
     }
 
-    /// The pending session that answered a Hello with this ephemeral key.
-    pub(crate) fn answered(&self, ephemeral: &[u8]) -> Option<&Pending> {
-        self.pending.iter().find(|pending| pending.ephemeral == ephemeral)
-    }
-
     /// The pending session with the index `index`.
     pub(crate) fn pending(&self, index: u32) -> Option<&Pending> {
         self.pending.iter().find(|pending| pending.session.index() == index)
@@ -243,8 +258,16 @@ impl Sessions {
         }
     }
 
-    /// Puts a session that this node began into use: it sends from now on, and is confirmed later.
+    /// Puts a session that this node began into use: it sends from now on, and is confirmed later. One that was begun before
+    /// it and never confirmed goes, rather than a former one that works.
     pub(crate) fn begin(&mut self, session: Session, now: Instant, indices: &mut Indices) {
+        let confirmed = |session: &Session| session.is_confirmed();
+        if self.previous.as_ref().is_some_and(confirmed)
+            && let Some(unconfirmed) = self.current.take_if(|current| !confirmed(current))
+        {
+            indices.release(unconfirmed.index());
+            self.current = self.previous.take();
+        }
         self.make_current(session, now, indices);
     }
 
@@ -254,7 +277,13 @@ impl Sessions {
     /// began is used: `ours_wins` tells whether that is this node.
     pub(crate) fn confirm(&mut self, index: u32, now: Instant, ours_wins: bool, indices: &mut Indices) -> bool {
         if let Some(position) = self.pending.iter().position(|p| p.session.index() == index) {
-            let mut session = self.pending.remove(position).session;
+            // What the peer began before this one is of no use to it any more; a late confirmation must not bring it back.
+            for older in self.pending.iter().take(position) {
+                indices.release(older.session.index());
+            }
+            self.pending.rotate_left(position);
+            self.pending.truncate(self.pending.len() - position);
+            let mut session = self.pending.remove(0).session;
             session.confirmed = Some(now);
             if self.current.as_ref().is_some_and(|current| yields(&session, current, ours_wins)) {
                 self.set_previous(session, now, indices);
@@ -401,7 +430,7 @@ mod tests {
 
     fn pending_at(now: Instant, index: u32) -> Pending {
         let path = FourTuple { socket: SocketId(0), local: None, remote: "192.0.2.1:1".parse().unwrap() };
-        Pending { session: session_at(now, index, false), ephemeral: [index as u8; 32], ack: Box::new([]), path }
+        Pending { session: session_at(now, index, false), ack: Box::new([]), path }
     }
 
     fn current(sessions: &Sessions) -> Option<u32> {

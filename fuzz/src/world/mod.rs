@@ -391,6 +391,7 @@ impl World {
             sequence: (self.made as u32) << 20,
             flags: odds,
             tcp_options: odds >> 4 & 3,
+            variant: odds,
             payload,
         }
     }
