@@ -6,7 +6,7 @@ use vine_core::wire::EnvelopeType::{Cookie, Hello, HelloAck, HelloFinish, Sealed
 use vine_core::wire::{EnvelopeType, Header};
 use vine_core::{DropReason, Event};
 use vine_tests::flood::{Load, Noise};
-use vine_tests::sim::{HostSpec, Traffic, World, ghost};
+use vine_tests::sim::{HostSpec, Traffic, Way, World, ghost};
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -193,6 +193,22 @@ fn hellos_that_cross_lead_to_one_session() {
         assert_eq!(initiator(1), world.id(1) < world.id(0), "the lower PeerId's wins");
         assert_eq!(world.ledger.tally(0, 1).delivered, 10);
         assert_eq!(world.ledger.tally(1, 0).delivered, 10);
+    }
+}
+
+#[test]
+fn a_lost_confirmation_is_repeated() {
+    // Without traffic: the Pings that would confirm as well give up before the cut ends.
+    for lost in [(0, 1), (1, 0)] {
+        let mut world = caller_and_called();
+        world.run_for(millis(39)); // The HelloAck is there in a moment.
+        world.set_cut(lost.0, lost.1, Way::Both, true);
+        world.run_for(millis(2_900));
+        world.set_cut(lost.0, lost.1, Way::Both, false);
+        world.run_for(millis(500));
+        assert_eq!((established(&world, 0), established(&world, 1)), (1, 1), "{lost:?}");
+        assert!(world.hosts.iter().all(|host| host.running().sessions().all(|session| session.confirmed)), "{lost:?}");
+        assert_eq!(world.hosts[0].running().counters().session_failures, 0);
     }
 }
 

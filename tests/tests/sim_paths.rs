@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use vine_core::path::Family;
 use vine_core::wire::EnvelopeType::{Cookie, Hello, HelloAck};
 use vine_core::{DownReason, Event};
-use vine_tests::sim::{HostSpec, Traffic, Way, World};
+use vine_tests::sim::{HostSpec, PORT, Traffic, Way, World, ghost};
 
 fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -81,6 +82,34 @@ fn a_nat_that_forgets_costs_little() {
         let took = world.time_to_meet(0, 1, secs(2));
         assert!(took <= millis(800), "restricted {restricted}: {took:?}");
     }
+}
+
+#[test]
+fn an_attacker_who_forwards_from_elsewhere_gets_no_data() {
+    let mut world = talking(11);
+    world.stream(1, 0, millis(20));
+    world.stream(0, 1, millis(20));
+    world.run_for(secs(1));
+    // What host 0 sends does not arrive; the attacker carries it to host 1 from an address of its own, for a while.
+    world.set_cut(0, 1, Way::Both, true);
+    let to = world.path_between(0, 1).local.expect("hosts have addresses");
+    let (start, mut forwarded) = (world.now(), 0);
+    for _ in 0..300 {
+        world.run_for(millis(10));
+        for record in world.sent_since(0, start).skip(forwarded).map(|record| record.len).collect::<Vec<_>>() {
+            let seen = world.network.captured.iter().rev().find(|seen| seen.bytes.len() == record);
+            if let Some(seen) = seen.cloned() {
+                world.network.inject(world.now(), ghost(Family::V4), (to, PORT).into(), seen.bytes);
+            }
+            forwarded += 1;
+        }
+    }
+    let (to_ghost, from_ghost) = world.network.ghost_bytes;
+    assert!(from_ghost > 5_000, "{from_ghost}");
+    assert!(to_ghost > 0 && to_ghost <= 3 * from_ghost, "it is asked whether it answers: {to_ghost}");
+    // The network itself panics where data goes there.
+    world.set_cut(0, 1, Way::Both, false);
+    assert!(world.time_to_meet(0, 1, secs(2)) <= millis(1_500));
 }
 
 #[test]
@@ -177,6 +206,31 @@ fn a_host_that_slept_is_back_at_once() {
         world.stream(1, 0, millis(50));
         world.run_for(secs(5));
     }
+}
+
+#[test]
+fn what_comes_and_goes_leaves_nothing_behind() {
+    let mut world = World::of(3, 12);
+    let size = |world: &World| format!("{:?}", world.hosts[0].running()).len();
+    let mut sizes = Vec::new();
+    for round in 0..60 {
+        world.stream(1, 0, millis(50));
+        world.run_for(millis(300));
+        match round % 3 {
+            0 => world.reload(0, [2]),
+            1 => world.roam(1, round % 2 == 0, true),
+            _ => world.crash(1),
+        }
+        world.run_for(millis(300));
+        world.reload(0, [1, 2]);
+        world.start(1);
+        world.run_for(secs(2));
+        world.end_streams();
+        world.run_for(secs(200));
+        sizes.push(size(&world));
+    }
+    let (early, late) = (sizes[8], sizes[56]);
+    assert!(late <= early + early / 4, "what a node holds grows from {early} to {late}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use vine_core::Instant;
 use vine_core::path::{Family, FourTuple, SocketId};
 use vine_core::rng::Rng;
-use vine_core::wire::Header;
+use vine_core::wire::{EnvelopeType, Header, Lane};
 
 use super::op::Way;
 
@@ -22,6 +22,9 @@ const GHOSTS: [SocketAddr; 2] = [
 
 /// A NAT forgets a mapping that nothing was sent by for this long (RFC 4787 REQ-5 asks for two minutes; many take 30 s).
 const MAPPING_LIFETIME: Duration = Duration::from_secs(30);
+
+/// What is sent to an address that has proved nothing, in terms of what came from there (RFC 9000 section 8.1).
+const AMPLIFICATION: u64 = 3;
 
 /// Datagrams that an attacker remembers.
 const CAPTURED: usize = 256;
@@ -296,7 +299,7 @@ impl Network {
             let fate = match (self.leave(now, from, &path), to) {
                 (None, _) => Fate::Unsendable,
                 (Some(_), _) if GHOSTS.contains(&path.remote) => {
-                    self.ghost_bytes.0 += datagram.len() as u64;
+                    self.reach_ghost(datagram);
                     Fate::Nowhere
                 }
                 (Some(_), None) => Fate::Nowhere,
@@ -308,6 +311,17 @@ impl Network {
             let header = Header::decode(datagram).ok();
             let (remote, len) = (path.remote, datagram.len());
             self.records.push(Record { at: now, from, to, remote, header, len, fate });
+        }
+    }
+
+    /// A ghost answers nothing: so nothing proves its address, no data goes there, and little else.
+    fn reach_ghost(&mut self, datagram: &[u8]) {
+        self.ghost_bytes.0 += datagram.len() as u64;
+        let (to_ghost, from_ghost) = self.ghost_bytes;
+        assert!(to_ghost <= AMPLIFICATION * from_ghost, "{to_ghost} bytes answer {from_ghost} of an unproven address");
+        if let Ok(header) = Header::decode(datagram) {
+            let is_data = header.kind() == EnvelopeType::Sealed && header.msg_id().lane() != Lane::CONTROL;
+            assert!(!is_data, "data goes to an address that never answered");
         }
     }
 

@@ -224,9 +224,16 @@ impl Script {
             world.apply(op);
         }
         heal::heal(&mut world, self.setup.lossy);
-        heal::check(&mut world, self.setup.lossy);
+        heal::check(&mut world, self.deadline());
         world.count_all();
         Outcome { digest: world.trace.digest(), entries: world.trace.entries(), coverage: world.coverage }
+    }
+
+    /// How long after the faults the hosts may take to reach each other.
+    fn deadline(&self) -> Duration {
+        let slept = |op: &Op| matches!(op, Op::Stall { on: true, .. } | Op::Timeout { off_us: 1.., .. });
+        let deadline = if self.setup.lossy { heal::LOSSY_DEADLINE } else { heal::DEADLINE };
+        deadline + if self.ops.iter().any(slept) { heal::AFTER_SLEEP } else { Duration::ZERO }
     }
 
     /// Runs it; a broken rule is an error.
@@ -271,11 +278,5 @@ impl Script {
             size = if size == 1 { 0 } else { size.div_ceil(2) };
         }
         best
-    }
-
-    /// How long the ops take, if nothing else happens.
-    pub fn duration(&self) -> Duration {
-        let wait = |op: &Op| if let Op::Wait { us } = op { Duration::from_micros(*us) } else { Duration::ZERO };
-        self.ops.iter().map(wait).sum()
     }
 }
