@@ -126,7 +126,7 @@ impl Node {
         let local_index = session.index();
         peer.sessions.begin(session, now, &mut shared.indices);
         peer.follow_session();
-        self.adopt(index, path, was_asked);
+        self.adopt(index, path, was_asked, datagram.len());
         self.shared.send(Outgoing::HelloFinish { peer: index, index: local_index });
         self.prove_path(index, path);
         self.reschedule(index);
@@ -174,7 +174,8 @@ impl Node {
             }
             shared.counters.sessions_established += 1;
             if let Some(answered) = answered {
-                self.adopt(index, path, answered.admits(&path));
+                // The length counts where the envelope's arrival is noted.
+                self.adopt(index, path, answered.admits(&path), 0);
                 self.prove_path(index, path);
             }
         } else if header.kind() == EnvelopeType::HelloFinish {
@@ -190,7 +191,7 @@ impl Node {
 
     /// A session was agreed on; the peer may have restarted. Where this side's part of the handshake went to the place that
     /// the other's came from, `proven`, that path works both ways.
-    fn adopt(&mut self, index: PeerIndex, path: FourTuple, proven: bool) {
+    fn adopt(&mut self, index: PeerIndex, path: FourTuple, proven: bool, length: usize) {
         let Some((peer, shared)) = self.peer_mut(index) else { return };
         let now = shared.now;
         let Some(boot) = peer.sessions.current.as_ref().map(|session| session.remote_boot) else { return };
@@ -199,9 +200,11 @@ impl Node {
         if restarted {
             peer.paths.reset();
         }
-        let slot = peer.paths.insert(now, path);
         if proven {
+            let slot = peer.paths.insert(now, path);
             peer.paths.prove(now, slot, Proof::Handshake);
+        } else {
+            peer.paths.note_arrival(now, &path, length, || shared.rng.u64());
         }
         peer.restarted |= restarted;
         self.update_paths(index);

@@ -37,6 +37,9 @@ impl Node {
         let (peer, shared) = self.peer_mut(index)?;
         let slot = peer.control_path()?;
         let path = peer.paths.get(slot)?.addresses;
+        if !peer.paths.may_send(slot, OVERHEAD) {
+            return None;
+        }
         let session = peer.sessions.get_mut(session)?;
         let datagram = session.tunnel.seal_hello_finish().ok()?;
         peer.note_sent(shared.now);

@@ -111,7 +111,7 @@ pub struct Path {
     created: Instant,
     probe: Option<Probe>,
     next_rtt: Instant,
-    /// Bytes that may be sent on an unproven path whose address only an arriving datagram gave.
+    /// Bytes that may be sent on it before it is proven; no limit once it was.
     credit: Option<u32>,
 }
 
@@ -131,7 +131,7 @@ impl Path {
             created: now,
             probe: None,
             next_rtt: now,
-            credit: None,
+            credit: Some(0),
         }
     }
 
@@ -234,9 +234,8 @@ impl PathSet {
     }
 
     /// Notes that an authenticated datagram of `length` bytes arrived by `arrival`, and returns its path and whether that is
-    /// new. A new address becomes a candidate
-    /// and is probed; it changes nothing about where this node sends. The preferred path is probed with it: a peer that
-    /// speaks from a new address may have left the old one.
+    /// new. A new address becomes a candidate and is probed; it changes nothing about where this node sends. The preferred
+    /// path is probed with it: a peer that speaks from a new address may have left the old one.
     pub fn note_arrival(
         &mut self,
         now: Instant,
