@@ -27,6 +27,7 @@ need iperf3 iperf3
 need nft nftables
 need taskset util-linux
 need setpriv util-linux
+need chrt util-linux
 if [ ${#packages[@]} -gt 0 ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "test.sh: installing ${packages[*]}"

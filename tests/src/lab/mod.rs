@@ -61,7 +61,7 @@ impl Lab {
             leave_out(test, "network namespaces and TUN devices need root");
             return None;
         }
-        for tool in ["ip", "ss", "ping", "iperf3", "nft", "setpriv", "taskset"] {
+        for tool in ["ip", "ss", "ping", "iperf3", "nft", "setpriv", "taskset", "chrt"] {
             if !on_path(tool) {
                 leave_out(test, &format!("`{tool}` is not installed"));
                 return None;
@@ -117,6 +117,14 @@ impl Lab {
         (link, port)
     }
 
+    /// Puts this test and all that it starts from now on before whatever else the machine does, until the lab is dropped: so
+    /// that figures are of what is measured.
+    pub fn go_first(&self) {
+        if !schedule(&["--rr", "-p", "1"]) {
+            println!("{}: no real-time scheduling here; what else the machine does is in the figures", self.test);
+        }
+    }
+
     fn link_name(&self) -> String {
         let number = self.links.get();
         self.links.set(number + 1);
@@ -129,6 +137,7 @@ impl Drop for Lab {
         if std::thread::panicking() {
             print_logs(&self.test, &self.dir);
         }
+        schedule(&["--other", "-p", "0"]);
         remove_namespaces(&self.tag);
         let _ = fs::remove_dir_all(&self.dir);
     }
@@ -168,6 +177,13 @@ fn on_path(tool: &str) -> bool {
 fn ip(args: &[&str]) {
     let output = Command::new("ip").args(args).output().expect("`ip` can be run");
     assert!(output.status.success(), "ip {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+}
+
+/// Sets the scheduling policy of all threads of this process; its children inherit it. Returns whether that is permitted.
+fn schedule(policy: &[&str]) -> bool {
+    let mut command = Command::new("chrt");
+    command.arg("-a").args(policy).arg(std::process::id().to_string());
+    command.output().is_ok_and(|output| output.status.success())
 }
 
 /// Kills what runs in the namespaces whose names begin so, and removes them.

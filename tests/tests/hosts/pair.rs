@@ -55,9 +55,14 @@ impl Pair {
     /// As [`Pair::new`], with both daemons up and connected.
     pub(crate) fn connected_over(test: &str, knows: Knows, v6: bool) -> Option<Pair> {
         let mut pair = Pair::new(test, knows, v6)?;
-        pair.a.up();
-        pair.b.up();
-        pair.a.wait_connected(&pair.b);
+        pair.start();
         Some(pair)
+    }
+
+    /// Starts both daemons and waits until they are connected.
+    pub(crate) fn start(&mut self) {
+        self.a.up();
+        self.b.up();
+        self.a.wait_connected(&self.b);
     }
 }
