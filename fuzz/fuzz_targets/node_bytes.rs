@@ -2,6 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use vine_fuzz::Salted;
 use vine_fuzz::peer::{Encounter, Visit};
 
-fuzz_target!(|visit: Visit| Encounter::run(&visit));
+fuzz_target!(|visit: Salted<Visit>| Encounter::run(&visit.value, visit.salt));

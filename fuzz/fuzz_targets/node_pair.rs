@@ -2,6 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use vine_fuzz::Salted;
 use vine_fuzz::world::{Scenario, World};
 
-fuzz_target!(|scenario: Scenario| World::run(&scenario));
+fuzz_target!(|scenario: Salted<Scenario>| World::run(&scenario.value, scenario.salt));

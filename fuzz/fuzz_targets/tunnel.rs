@@ -11,7 +11,7 @@ use vine_core::session::tunnel::MAX_MESSAGES;
 use vine_core::session::{Cipher, CryptoBackend, OpenError, ReplayWindow, RustCrypto, Tunnel};
 use vine_core::wire::{EnvelopeType, Flags, Lane, OVERHEAD};
 use vine_fuzz::crypto::GlassCrypto;
-use vine_fuzz::{Edit, pattern};
+use vine_fuzz::{Edit, Salted, pattern};
 use zeroize::Zeroizing;
 
 #[derive(Arbitrary, Debug)]
@@ -74,12 +74,9 @@ struct Model {
 }
 
 impl Model {
-    fn new(backend: &dyn CryptoBackend, cipher: Cipher) -> Model {
-        let keys = |send, receive| Established {
-            send: Zeroizing::new([send; 32]),
-            receive: Zeroizing::new([receive; 32]),
-            hash: [0; 32],
-        };
+    fn new(backend: &dyn CryptoBackend, cipher: Cipher, salt: &[u8; 32]) -> Model {
+        let key = |direction: u8| Zeroizing::new(salt.map(|byte| byte ^ direction));
+        let keys = |send, receive| Established { send: key(send), receive: key(receive), hash: [0; 32] };
         Model {
             alice: Tunnel::new(&keys(1, 2), cipher, backend, 7, 8),
             bob: Tunnel::new(&keys(2, 1), cipher, backend, 8, 7),
@@ -163,11 +160,12 @@ impl Model {
     }
 }
 
-fuzz_target!(|input: Input<'_>| {
+fuzz_target!(|input: Salted<Input<'_>>| {
+    let Salted { salt, value: input } = input;
     let cipher = if input.aes { Cipher::Aes256Gcm } else { Cipher::ChaCha20Poly1305 };
     let glass = GlassCrypto::default();
     let backend: &dyn CryptoBackend = if input.real { &RustCrypto } else { &glass };
-    let mut model = Model::new(backend, cipher);
+    let mut model = Model::new(backend, cipher, &salt);
     for op in input.ops.into_iter().take(64) {
         match op {
             Op::Seal { lane, len, csum_partial } => model.seal(Lane(lane), len, csum_partial),

@@ -12,7 +12,7 @@ pub mod packets;
 pub mod peer;
 pub mod world;
 
-use arbitrary::Arbitrary;
+use arbitrary::{Arbitrary, Result, Unstructured};
 
 /// A change to some bytes.
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -48,6 +48,41 @@ impl Edit {
             Edit::Grow(by) => bytes.resize(bytes.len() + usize::from(by), by),
         }
     }
+}
+
+/// An input, and a hash of its bytes for the keys of the run.
+///
+/// Were keys the same in every run, libFuzzer would learn what one run sealed (it watches comparisons) and show it to
+/// another one, as bytes of nobody that are perfectly authentic.
+#[derive(Clone, Debug)]
+pub struct Salted<T> {
+    /// The hash.
+    pub salt: [u8; 32],
+    /// The input.
+    pub value: T,
+}
+
+impl<'a, T: Arbitrary<'a>> Arbitrary<'a> for Salted<T> {
+    fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
+        let salt = salt(u.peek_bytes(u.len()).unwrap_or_default());
+        Ok(Salted { salt, value: T::arbitrary(u)? })
+    }
+
+    fn arbitrary_take_rest(u: Unstructured<'a>) -> Result<Self> {
+        let salt = salt(u.peek_bytes(u.len()).unwrap_or_default());
+        Ok(Salted { salt, value: T::arbitrary_take_rest(u)? })
+    }
+}
+
+/// A hash of which nobody can foresee anything by comparing.
+fn salt(bytes: &[u8]) -> [u8; 32] {
+    let mut state = bytes.len() as u64;
+    for byte in bytes {
+        state = (state ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
+    }
+    let mut salt = [0; 32];
+    salt.copy_from_slice(&pattern(state, 32));
+    salt
 }
 
 /// Bytes that differ from one `stamp` to the next; the same stamp gives the same bytes.

@@ -92,6 +92,7 @@ struct Begun {
 
 /// The node and its peer. See the [module documentation](self).
 pub struct Encounter {
+    salt: [u8; 32],
     node: Node,
     glass: GlassCrypto,
     /// The peer's side of the cipher; its keys may be as old as it likes.
@@ -116,9 +117,9 @@ pub struct Encounter {
 }
 
 impl Encounter {
-    /// Lets the two meet, takes every step, and panics where a rule was broken.
-    pub fn run(visit: &Visit) {
-        let mut encounter = Encounter::new(visit);
+    /// Lets the two meet, takes every step, and panics where a rule was broken. Every key is made of `salt`.
+    pub fn run(visit: &Visit, salt: [u8; 32]) {
+        let mut encounter = Encounter::new(visit, salt);
         if !visit.cold {
             encounter.meet();
         }
@@ -128,7 +129,7 @@ impl Encounter {
         }
     }
 
-    fn new(visit: &Visit) -> Encounter {
+    fn new(visit: &Visit, salt: [u8; 32]) -> Encounter {
         let glass = GlassCrypto::default();
         let now = Instant::from_millis(1_000);
         glass.set_now(now);
@@ -150,8 +151,9 @@ impl Encounter {
             checksum_offload: visit.checksum_offload,
         };
         let identity = Identity::from_seed([1; 32]);
-        let node = Node::new(config, identity, Box::new(glass.clone()), [9; 32], now, UnixTime(1_700_000_000_000));
+        let node = Node::new(config, identity, Box::new(glass.clone()), salt, now, UnixTime(1_700_000_000_000));
         Encounter {
+            salt,
             node: node.expect("the configuration is right"),
             glass,
             own_glass: GlassCrypto::default(),

@@ -28,6 +28,10 @@ impl Encounter {
         self.made
     }
 
+    fn ephemeral(&self, number: u32) -> [u8; 32] {
+        self.salt.map(|byte| byte ^ number as u8)
+    }
+
     pub(super) fn hello(&mut self, friend: bool, shape: &HelloShape, from: u8) {
         let person = if friend { &PEOPLE.friend } else { &PEOPLE.stranger };
         let index = self.number();
@@ -36,7 +40,7 @@ impl Encounter {
         let shared = person.key.agree(&PEOPLE.node_static).expect("two honest keys agree");
         let payload = self.hello_payload(shape, person.id.as_bytes(), index);
         let mut noise = Vec::new();
-        let ephemeral = [index as u8; 32].map(|byte| byte ^ 0x55);
+        let ephemeral = self.ephemeral(index);
         let initiator =
             Initiator::write_message_1(parameters, &PEOPLE.node_static, &shared, &ephemeral, &payload, &mut noise)
                 .expect("the payload is short");
@@ -198,7 +202,7 @@ impl Encounter {
         let index = self.number();
         let answer = ack_payload(shape, index);
         let mut noise = Vec::new();
-        let ephemeral = [index as u8; 32].map(|byte| byte ^ 0xaa);
+        let ephemeral = self.ephemeral(index);
         let keys = responder.write_message_2(&ephemeral, &answer, &mut noise).expect("the payload is short");
         let remote = hello.header.sender_index().expect("a Hello tells its sender's index");
         let mut datagram = vec![0; HEADER_LEN + noise.len()];

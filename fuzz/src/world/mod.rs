@@ -88,6 +88,7 @@ struct Host {
 /// The nodes and the network. See the [module documentation](self).
 pub struct World {
     setup: Setup,
+    salt: [u8; 32],
     hosts: [Host; 2],
     now: Instant,
     crypto: GlassCrypto,
@@ -101,16 +102,16 @@ pub struct World {
 }
 
 impl World {
-    /// Runs a scenario, heals the network, and panics where a rule was broken.
-    pub fn run(scenario: &Scenario) {
-        let trace = World::run_once(scenario);
+    /// Runs a scenario, heals the network, and panics where a rule was broken. The nodes' seeds are made of `salt`.
+    pub fn run(scenario: &Scenario, salt: [u8; 32]) {
+        let trace = World::run_once(scenario, salt);
         if scenario.setup.twice {
-            assert_eq!(World::run_once(scenario), trace, "the same inputs, the same outputs");
+            assert_eq!(World::run_once(scenario, salt), trace, "the same inputs, the same outputs");
         }
     }
 
-    fn run_once(scenario: &Scenario) -> u64 {
-        let mut world = World::new(scenario.setup);
+    fn run_once(scenario: &Scenario, salt: [u8; 32]) -> u64 {
+        let mut world = World::new(scenario.setup, salt);
         for op in scenario.ops.iter().take(MAX_OPS) {
             world.carry_out(op);
             world.settle();
@@ -119,12 +120,12 @@ impl World {
         world.trace
     }
 
-    fn new(setup: Setup) -> World {
+    fn new(setup: Setup, salt: [u8; 32]) -> World {
         let crypto = GlassCrypto::default();
         let now = Instant::from_millis(1_000);
         crypto.set_now(now);
         let host = |side| Host {
-            node: start(side, &setup, 0, now, &crypto),
+            node: start(side, &setup, seed(salt, side, 0), now, &crypto),
             address: home(side),
             been_at: vec![home(side)],
             batch: Batch::with_capacity(BATCH_CAPACITY),
@@ -135,6 +136,7 @@ impl World {
         };
         World {
             setup,
+            salt,
             hosts: Side::BOTH.map(host),
             now,
             crypto,
@@ -443,10 +445,10 @@ impl World {
     }
 
     fn restart(&mut self, side: Side) {
-        let (now, setup, crypto) = (self.now, self.setup, self.crypto.clone());
+        let (now, setup, salt, crypto) = (self.now, self.setup, self.salt, self.crypto.clone());
         let host = self.host(side);
         host.lives = host.lives.wrapping_add(1);
-        host.node = start(side, &setup, host.lives, now, &crypto);
+        host.node = start(side, &setup, seed(salt, side, host.lives), now, &crypto);
         host.batch.clear();
         host.up.clear();
         host.shut_down = false;
@@ -562,8 +564,16 @@ fn absent(side: Side) -> PeerConfig {
     }
 }
 
-/// Starts a node, for the `life`-th time.
-fn start(side: Side, setup: &Setup, life: u8, now: Instant, crypto: &GlassCrypto) -> Node {
+/// The seed of a node's `life`-th life.
+fn seed(salt: [u8; 32], side: Side, life: u8) -> [u8; 32] {
+    let mut seed = salt;
+    seed[0] ^= side as u8;
+    seed[1] ^= life;
+    seed
+}
+
+/// Starts a node.
+fn start(side: Side, setup: &Setup, seed: [u8; 32], now: Instant, crypto: &GlassCrypto) -> Node {
     let config = NodeConfig {
         network_id: NetworkId::new("fuzz").expect("the name is short"),
         network_key: setup.network_key.then(|| NetworkKey::new([5; 32])),
@@ -574,7 +584,6 @@ fn start(side: Side, setup: &Setup, life: u8, now: Instant, crypto: &GlassCrypto
         aes_is_fast: setup.aes_is_fast[side as usize],
         checksum_offload: setup.checksum_offload[side as usize],
     };
-    let seed = [side as u8 + 1 + life.wrapping_mul(2); 32];
     let clock = UnixTime(setup.clocks[side as usize]);
     let identity = Identity::from_seed(IDS.seeds[side as usize]);
     Node::new(config, identity, Box::new(crypto.clone()), seed, now, clock).expect("the configuration is right")
