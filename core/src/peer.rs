@@ -193,6 +193,8 @@ pub(crate) struct Peer {
     pub(crate) boot: Option<BootId>,
     /// The stamp of the last Hello of the peer that led to a confirmed session.
     pub(crate) stamp: Option<u64>,
+    /// The boot id and the stamp of the latest of those Hellos in one life of the peer. Another life may have a worse clock.
+    pub(crate) life: Option<(BootId, u64)>,
     /// Where a Hello of the peer last came from, so that ours finds it there.
     pub(crate) heard_at: Option<FourTuple>,
     /// The peer said goodbye and has not been heard of since.
@@ -237,6 +239,7 @@ impl Peer {
             greeting: None,
             boot: None,
             stamp: None,
+            life: None,
             heard_at: None,
             departed: false,
             restarted: false,

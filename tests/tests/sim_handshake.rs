@@ -85,6 +85,24 @@ fn a_bad_clock_costs_one_round_trip() {
 }
 
 #[test]
+fn a_restart_with_a_clock_behind_the_former_one_stays_reachable() {
+    for restarted_says_hello in [true, false] {
+        let mut world = if restarted_says_hello { caller_and_called() } else { World::of(2, 2) };
+        world.time_to_meet(0, 1, millis(200));
+        world.crash(0);
+        world.hosts[0].clock_ms = -DAY_MS;
+        world.start(0);
+        world.time_to_meet(0, 1, secs(2));
+        // Its next Hellos are of the same life, and still older than the last one of the former.
+        for _ in 0..3 {
+            world.roam(0, false, false);
+            assert!(world.time_to_meet(0, 1, secs(3)) <= millis(2_000));
+            world.run_for(secs(1));
+        }
+    }
+}
+
+#[test]
 fn a_clock_that_was_ahead_locks_nobody_out() {
     let mut world = caller_and_called();
     world.crash(0);

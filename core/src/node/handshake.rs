@@ -40,7 +40,7 @@ impl Node {
         let proved =
             shared.local.prove(claim, &hello, &peer.config.id, &peer.keys).map_err(|_| DropReason::Handshake)?;
         let payload = &proved.payload;
-        if peer.boot == Some(payload.boot_id) && peer.stamp.is_some_and(|stamp| payload.stamp <= stamp) {
+        if peer.life.is_some_and(|(boot, stamp)| boot == payload.boot_id && payload.stamp <= stamp) {
             return Err(DropReason::Replay); // Within one life of the peer its stamps only grow.
         }
         // What is not provably newer than what was seen may be a replay: its sender has to answer first.
@@ -158,13 +158,15 @@ impl Node {
         let ours_wins = shared.local.peer_id() < peer.config.id;
         let now = shared.now;
         let session = header.session();
-        let stamp = peer.sessions.get_mut(session).and_then(|session| session.remote_stamp);
+        let hello = peer.sessions.get_mut(session).and_then(|held| Some((held.remote_boot, held.remote_stamp?)));
         let answered = peer.sessions.pending(session).map(|pending| pending.path);
         let confirmed = peer.sessions.confirm(session, now, ours_wins, &mut shared.indices);
         peer.follow_session();
         if confirmed {
-            if stamp > peer.stamp {
-                peer.stamp = stamp;
+            if let Some((boot, stamp)) = hello {
+                peer.stamp = peer.stamp.max(Some(stamp));
+                let former = peer.life.filter(|(former, _)| *former == boot);
+                peer.life = Some((boot, former.map_or(stamp, |(_, former)| former.max(stamp))));
             }
             peer.greeting = None;
             peer.departed = false;
