@@ -62,7 +62,7 @@ impl HostSpec {
     }
 }
 
-/// The machine. See the [module](self).
+/// The machine. See the module.
 #[derive(Debug)]
 pub struct Host {
     /// What it was at first.

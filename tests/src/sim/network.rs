@@ -172,7 +172,7 @@ impl PartialOrd for Flight {
     }
 }
 
-/// The network. See the [module](self).
+/// The network. See the module.
 #[derive(Debug)]
 pub struct Network {
     /// Every host's place.

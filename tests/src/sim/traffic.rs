@@ -117,7 +117,7 @@ impl Ledger {
     pub fn forge(&mut self, now: Instant, from: usize, whose: usize, to: Option<usize>) -> Offered {
         let id = self.fresh_id();
         let to = to.unwrap_or(NOBODY);
-        let key = Key { from: whose, to, protocol: UDP, v6: id % 2 == 0, id };
+        let key = Key { from: whose, to, protocol: UDP, v6: id.is_multiple_of(2), id };
         self.packets.insert(key, Sent { payload: 32, at: now, delivered: false, forbidden: true });
         let source = (overlay_address(whose, key.v6), overlay_address(to, key.v6));
         debug_assert!(whose != from || to == NOBODY);

@@ -39,7 +39,7 @@ struct Stream {
     sent: u64,
 }
 
-/// See the [module](self).
+/// See the module.
 #[derive(Debug)]
 pub struct World {
     /// The machines.
