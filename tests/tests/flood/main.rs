@@ -150,8 +150,8 @@ impl Town {
         let target = if kind == "junk" { CLOSED } else { DAEMON };
         let program = std::env::var("VINE_FLOOD_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_flood").to_owned());
         let mut args = [
-            "-n",
-            "-20",
+            "--fifo",
+            "2",
             "taskset",
             "-c",
             &last_core.to_string(),
