@@ -73,7 +73,7 @@ impl Machine {
         let address = |number: usize| SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1 + number as u8), 4100));
         let other = 1 - number;
         let config = NodeConfig {
-            network_id: NetworkId::new("alloc").expect("a valid test value"),
+            network_id: NetworkId::new("alloc").expect("five bytes are a name"),
             network_key: None,
             sockets: vec![SocketInfo { id: SocketId(0), family: Family::V4 }],
             peers: vec![PeerConfig {
@@ -91,7 +91,7 @@ impl Machine {
         let (seed, now) = ([number as u8 + 7; 32], Instant::from_millis(1));
         Machine {
             node: Node::new(config, identity(number), Box::new(RustCrypto), seed, now, UnixTime(1))
-                .expect("a valid test value"),
+                .expect("two peers that differ"),
             address: address(number),
             batch: Batch::with_capacity(128 * 1024),
             scratch: vec![0; Node::SCRATCH_LEN],
@@ -134,7 +134,7 @@ impl Machine {
     }
 
     fn send(&mut self, now: Instant, packet: &Offered, other: &mut Machine) {
-        let parsed = TunPacket::parse(&packet.header, &packet.bytes).expect("a valid test value");
+        let parsed = TunPacket::parse(&packet.header, &packet.bytes).expect("hosts hand over packets");
         assert_eq!(self.node.handle_tun(now, parsed, &mut self.batch), TunOutcome::Taken);
         for chunk in self.batch.chunks(64, 65_507) {
             other.receive(now, self.address, chunk.segment_size, chunk.bytes);

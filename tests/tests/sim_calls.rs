@@ -1,6 +1,7 @@
 //! Any order of calls is legal: no input, however odd and at whatever time, panics a node or keeps it from healing.
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use vine_tests::sim::{Op, Profile, Script, Setup, any_op};
 
 fn any_setup() -> impl Strategy<Value = Setup> {
@@ -8,8 +9,17 @@ fn any_setup() -> impl Strategy<Value = Setup> {
         .prop_map(|(seed, hosts, keyed, finds, v6, nat)| Setup { hosts, keyed, finds, v6, nat, ..Setup::pair(seed) })
 }
 
+/// The same cases on every run, so that a failure is one of the change at hand; `PROPTEST_RNG_SEED` and `PROPTEST_CASES`
+/// look further. A failure prints its script, and becomes a file in `tests/replays`.
+fn config() -> ProptestConfig {
+    let usual = ProptestConfig { max_shrink_iters: 2_000, failure_persistence: None, ..ProptestConfig::default() };
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { usual.cases } else { 512 };
+    let rng_seed = if usual.rng_seed == RngSeed::Random { RngSeed::Fixed(1) } else { usual.rng_seed };
+    ProptestConfig { cases, rng_seed, ..usual }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, max_shrink_iters: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn any_order_of_calls_is_legal(setup in any_setup(), ops in prop::collection::vec(any_op(Profile::Calls), 1..120)) {

@@ -84,10 +84,8 @@ impl World {
             Op::Mend { from, to, way } => self.set_cut(host(from), host(to), way, false),
             Op::Roam { host: at, port, told } => self.roam(host(at), port, told),
             Op::Rebind { host: at } => {
-                let rebound = self.network.rebind(host(at));
-                if rebound {
-                    self.coverage.hit("NAT rebound");
-                }
+                let forgotten = self.network.rebind(host(at));
+                self.coverage.add("NAT rebound", u64::from(forgotten));
             }
             _ => {}
         }
