@@ -62,7 +62,7 @@ impl HostSpec {
     }
 }
 
-/// The machine. See the module.
+/// A simulated machine.
 #[derive(Debug)]
 pub struct Host {
     /// What it was at first.

@@ -172,7 +172,7 @@ impl PartialOrd for Flight {
     }
 }
 
-/// The network. See the module.
+/// The network between the hosts.
 #[derive(Debug)]
 pub struct Network {
     /// Every host's place.

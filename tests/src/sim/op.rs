@@ -136,7 +136,7 @@ impl Way {
 /// The enum with its text form.
 macro_rules! ops {
     ($($(#[$doc:meta])* $name:ident = $word:literal { $($(#[$field_doc:meta])* $field:ident: $ty:ty),* $(,)? })*) => {
-        /// One thing that happens. See the module.
+        /// One thing that happens to a world.
         #[derive(Clone, PartialEq, Eq, Debug)]
         pub enum Op { $($(#[$doc])* $name { $($(#[$field_doc])* $field: $ty),* }),* }
 

@@ -39,7 +39,7 @@ struct Stream {
     sent: u64,
 }
 
-/// See the module.
+/// Hosts, a network and one clock.
 #[derive(Debug)]
 pub struct World {
     /// The machines.
