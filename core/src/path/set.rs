@@ -494,7 +494,7 @@ impl PathSet {
         self.preferred = None;
     }
 
-    /// Chooses the preferred path anew.
+    /// Chooses the preferred path anew; `select.rs` says how.
     pub fn reselect(&mut self, now: Instant) -> Option<(Option<FourTuple>, FourTuple, SwitchReason)> {
         super::select::reselect(self, now)
     }
