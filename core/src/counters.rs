@@ -113,6 +113,8 @@ pub struct Counters {
     pub sessions_established: u64,
     /// Times that the preferred path of a peer changed from one usable path to another.
     pub path_switches: u64,
+    /// Packets that went by a second path too, because the preferred one was in doubt.
+    pub packets_mirrored: u64,
     /// Times that a preferred path was lost and another took over.
     pub fallback_transitions: u64,
     /// Packets carried for this node by a relay.

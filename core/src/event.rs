@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use crate::identity::PeerId;
-use crate::path::{FourTuple, SwitchReason};
+use crate::path::{FourTuple, PathClass, SwitchReason, Via};
 use crate::session::Cipher;
 
 /// Something that an operator or an application may want to know.
@@ -36,10 +36,10 @@ pub enum Event {
     SessionSwitched {
         /// To whom.
         peer: PeerId,
-        /// The former path.
-        from: Option<FourTuple>,
+        /// The former path and its class.
+        from: Option<(Via<PeerId>, PathClass)>,
         /// The new one.
-        to: FourTuple,
+        to: (Via<PeerId>, PathClass),
         /// Why.
         why: SwitchReason,
     },
@@ -50,7 +50,9 @@ pub enum Event {
         /// The token of the command.
         token: u64,
         /// The path on which the Ping was sent.
-        path: FourTuple,
+        path: Via<PeerId>,
+        /// Its class.
+        class: PathClass,
         /// Its round-trip time.
         rtt: Duration,
     },

@@ -35,7 +35,7 @@
 //! let config = NodeConfig {
 //!     network_id: NetworkId::new("example").unwrap(),
 //!     network_key: None,
-//!     sockets: vec![SocketInfo { id: SocketId(0), family: Family::V4 }],
+//!     sockets: vec![SocketInfo { id: SocketId(0), family: Family::V4, port: 4100 }],
 //!     peers: vec![PeerConfig {
 //!         id: peer.peer_id(),
 //!         name: "beta".into(),

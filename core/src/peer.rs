@@ -6,7 +6,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use crate::config::PeerConfig;
-use crate::path::{FourTuple, PathSet, PathSlot, PathState};
+use crate::path::{PathClass, PathSet, PathSlot, PathState, Via};
 use crate::session::handshake::{Initiation, PeerKeys};
 use crate::session::{BootId, Sessions};
 use crate::time::Instant;
@@ -91,7 +91,8 @@ pub(crate) struct OperatorPing {
     pub(crate) token: u64,
     pub(crate) wire_token: u64,
     pub(crate) sent: Instant,
-    pub(crate) path: FourTuple,
+    pub(crate) path: Via,
+    pub(crate) class: PathClass,
 }
 
 /// Which lanes received something that no receipt has covered yet.
@@ -99,6 +100,7 @@ pub(crate) struct OperatorPing {
 pub(crate) struct Receipts {
     due: Option<Instant>,
     lanes: heapless::Vec<u8, RECEIPT_LANES>,
+    last: heapless::Vec<u8, RECEIPT_LANES>,
 }
 
 impl Receipts {
@@ -120,9 +122,12 @@ impl Receipts {
         self.due.take_if(|due| *due <= now).is_some()
     }
 
-    /// The lanes to report.
-    pub(crate) fn take(&mut self) -> heapless::Vec<u8, RECEIPT_LANES> {
-        core::mem::take(&mut self.lanes)
+    /// The lanes to report, or those that were reported last once more.
+    pub(crate) fn take(&mut self, again: bool) -> heapless::Vec<u8, RECEIPT_LANES> {
+        if !again {
+            self.last = core::mem::take(&mut self.lanes);
+        }
+        self.last.clone()
     }
 }
 
@@ -196,7 +201,7 @@ pub(crate) struct Peer {
     /// The boot id and the stamp of the latest of those Hellos in one life of the peer. Another life may have a worse clock.
     pub(crate) life: Option<(BootId, u64)>,
     /// Where a Hello of the peer last came from, so that ours finds it there.
-    pub(crate) heard_at: Option<FourTuple>,
+    pub(crate) heard_at: Option<Via>,
     /// The peer said goodbye and has not been heard of since.
     pub(crate) departed: bool,
     /// The session that is being confirmed is with a new life of the peer.
@@ -369,6 +374,22 @@ impl Peer {
     /// The path that control goes by when nothing asks for a certain one.
     pub(crate) fn control_path(&self) -> Option<PathSlot> {
         self.paths.preferred_slot().or_else(|| self.paths.iter().next().map(|(slot, _)| slot))
+    }
+
+    /// Another path for control that went by `slot`, where that is in doubt.
+    pub(crate) fn second_control_path(&self, slot: PathSlot) -> Option<PathSlot> {
+        let path = self.paths.get(slot)?;
+        let in_doubt = matches!(path.state, PathState::Suspect | PathState::Lost);
+        let preferred = self.paths.preferred_slot().filter(|preferred| *preferred != slot);
+        preferred.or_else(|| self.paths.standby().map(|(slot, _)| slot)).filter(|_| in_doubt)
+    }
+
+    /// How a path that begins now came to be.
+    pub(crate) fn class_of(&self, via: &Via) -> PathClass {
+        match via {
+            Via::Relay(_) => PathClass::Relay,
+            Via::Direct(_) => PathClass::Direct,
+        }
     }
 
     /// The next time that this peer wants [`Node::handle_timeout`](crate::Node::handle_timeout), and what for.

@@ -143,7 +143,7 @@ impl Encounter {
         let config = NodeConfig {
             network_id: NetworkId::new(NETWORK).expect("the name is short"),
             network_key: None,
-            sockets: vec![SocketInfo { id: SocketId(0), family: Family::V4 }],
+            sockets: vec![SocketInfo { id: SocketId(0), family: Family::V4, port: 4100 }],
             peers: vec![peer(PEOPLE.friend.id, "10.0.0.0/30"), peer(PEOPLE.absent, "10.0.2.0/24")],
             policy: Policy::default(),
             own_prefixes: vec!["10.0.1.0/24".parse().expect("it is a prefix")],

@@ -163,7 +163,7 @@ async fn a_bootstrap_name_is_resolved() {
 async fn a_ping_names_path_and_time() {
     let (a, b) = pair("udp://127.0.0.1:0").await;
     let pong = a.engine.ping(identity(2).peer_id(), PATIENCE).await.unwrap();
-    assert_eq!(pong.path.remote, b.engine.local_addrs()[0]);
+    assert_eq!(pong.path.direct().unwrap().remote, b.engine.local_addrs()[0]);
     assert!(pong.rtt < PATIENCE);
     let stranger = a.engine.ping(identity(9).peer_id(), PATIENCE).await;
     assert!(matches!(stranger, Err(PingError::Refused(_))), "{stranger:?}");

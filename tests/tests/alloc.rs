@@ -75,7 +75,7 @@ impl Machine {
         let config = NodeConfig {
             network_id: NetworkId::new("alloc").expect("five bytes are a name"),
             network_key: None,
-            sockets: vec![SocketInfo { id: SocketId(0), family: Family::V4 }],
+            sockets: vec![SocketInfo { id: SocketId(0), family: Family::V4, port: 4100 }],
             peers: vec![PeerConfig {
                 id: identity(other).peer_id(),
                 name: "other".into(),

@@ -2,13 +2,14 @@
 
 use alloc::vec;
 
-use super::{Instant, Node, PeerIndex, Shared};
+use super::relay::Carriage;
+use super::{Instant, Node, Outgoing, PeerIndex, Shared};
 use crate::counters::DropReason;
 use crate::overlay::{Batch, ChecksumMode, Refused, Segments, TunPacket};
 use crate::path::FourTuple;
 use crate::peer::Peer;
 use crate::session::KeyAge;
-use crate::wire::{Lane, MAX_DATAGRAM_LEN, OVERHEAD};
+use crate::wire::{HEADER_LEN, Header, Lane, MAX_DATAGRAM_LEN, OVERHEAD};
 
 /// What became of a packet that the host sends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,9 +43,14 @@ impl Node {
                 return TunOutcome::Dropped;
             }
         };
+        let preferred = self.peer(index).and_then(|peer| peer.paths.preferred());
+        let carriage = preferred.and_then(|(_, path)| self.carriage(Some(index), path.via));
         let Some((peer, shared)) = self.peer_mut(index) else { return TunOutcome::Dropped };
-        match seal(peer, shared, &packet, batch) {
-            Ok(changed) => {
+        match seal(peer, shared, &packet, carriage, batch) {
+            Ok(Sealed { first, changed }) => {
+                if self.peer(index).is_some_and(|peer| peer.paths.mirror().is_some()) {
+                    self.mirror(index, batch, first);
+                }
                 if changed {
                     self.reschedule(index);
                 }
@@ -69,6 +75,27 @@ impl Node {
                 self.shared.counters.route_misses += 1;
                 Err(DropReason::UnknownRoute)
             }
+        }
+    }
+
+    /// Sends what the batch holds from byte `from` on by the standby path too: the preferred one is in doubt.
+    fn mirror(&mut self, index: PeerIndex, batch: &Batch<FourTuple>, from: usize) {
+        let preferred = self.peer(index).and_then(|peer| peer.paths.preferred());
+        let wrapped = preferred.is_some_and(|(_, path)| path.via.relay().is_some());
+        let skip = if wrapped { HEADER_LEN } else { 0 };
+        let mirror = self.peer(index).and_then(|peer| peer.paths.mirror());
+        let Some(carriage) = mirror.and_then(|(_, via)| self.carriage(Some(index), via)) else { return };
+        let Some((peer, shared)) = self.peer_mut(index) else { return };
+        for datagram in batch.bytes().get(from..).unwrap_or_default().chunks(batch.stride().max(1)) {
+            let Some(envelope) = datagram.get(skip..) else { continue };
+            let Ok(header) = Header::decode(envelope) else { continue };
+            if !peer.paths.take_mirror(shared.now, header.msg_id().counter(), envelope.len()) {
+                return;
+            }
+            shared.counters.packets_mirrored += 1;
+            let wrapper = carriage.header.iter().flatten();
+            let datagram = wrapper.chain(envelope).copied().collect();
+            shared.send(Outgoing::Ready { to: carriage.to, datagram });
         }
     }
 
@@ -100,13 +127,22 @@ impl Node {
     }
 }
 
-/// Splits and seals a packet into the batch. Returns whether a deadline of the peer changed.
+/// What was sealed into a batch.
+struct Sealed {
+    /// Where in the batch it begins.
+    first: usize,
+    /// Whether a deadline of the peer changed.
+    changed: bool,
+}
+
+/// Splits and seals a packet into the batch.
 fn seal(
     peer: &mut Peer,
     shared: &mut Shared,
     packet: &TunPacket<'_>,
+    carriage: Option<Carriage>,
     batch: &mut Batch<FourTuple>,
-) -> Result<bool, Obstacle> {
+) -> Result<Sealed, Obstacle> {
     let now = shared.now;
     if peer.queue.len() > 0 {
         return Err(Obstacle::Wait); // Behind what waits already, so that nothing is reordered.
@@ -118,9 +154,10 @@ fn seal(
             Obstacle::Wait
         });
     };
-    let Some((slot, path)) = peer.paths.preferred().map(|(slot, path)| (slot, path.addresses)) else {
+    let (Some(slot), Some(Carriage { to, header })) = (peer.paths.preferred_slot(), carriage) else {
         return Err(Obstacle::Wait);
     };
+    let overhead = OVERHEAD + header.as_ref().map_or(0, |header| header.len());
     let age = session.key_age(now);
     if age == KeyAge::Expired {
         return Err(Obstacle::Wait);
@@ -128,34 +165,39 @@ fn seal(
     let mode = if session.csum_partial { ChecksumMode::Partial } else { ChecksumMode::Full };
     let segments = Segments::new(packet, mode);
     let count = segments.count();
-    let stride = segments.segment_len(0) + OVERHEAD;
+    let stride = segments.segment_len(0) + overhead;
     if stride > MAX_DATAGRAM_LEN {
         return Err(Obstacle::Drop(DropReason::TooLarge));
     }
-    let total = segments.total_len() + count * OVERHEAD;
-    if !batch.fits(path, stride, total) {
+    let total = segments.total_len() + count * overhead;
+    if !batch.fits(to, stride, total) {
         return Err(if batch.is_empty() { Obstacle::Drop(DropReason::TooLarge) } else { Obstacle::Full });
     }
     let lane = Lane(slot.0 + 1);
     let numbers = session.tunnel.reserve(lane, count as u64).map_err(|_| Obstacle::Wait)?;
     let last = numbers.counters().end - 1;
     let csum_partial = segments.csum_partial();
+    let begin = batch.bytes().len();
     for (i, permit) in numbers.enumerate() {
-        let length = segments.segment_len(i) + OVERHEAD;
-        let mut datagram = batch.reserve(path, length).map_err(|refused| match refused {
+        let length = segments.segment_len(i) + overhead;
+        let mut datagram = batch.reserve(to, length).map_err(|refused| match refused {
             Refused::FlushFirst => Obstacle::Full,
             Refused::Length => Obstacle::Drop(DropReason::TooLarge),
         })?;
-        let written = segments.write(i, &mut datagram[crate::wire::HEADER_LEN..]);
-        debug_assert_eq!(written + OVERHEAD, length);
-        permit.seal(csum_partial, &mut datagram);
+        let (wrapper, envelope) = datagram.split_at_mut(overhead - OVERHEAD);
+        wrapper.copy_from_slice(header.as_ref().map_or(&[], |header| header.as_slice()));
+        let written = segments.write(i, &mut envelope[HEADER_LEN..]);
+        debug_assert_eq!(written + overhead, length);
+        permit.seal(csum_partial, envelope);
         datagram.commit();
     }
     shared.counters.packets_sent += count as u64;
+    shared.counters.relay_usage += if header.is_some() { count as u64 } else { 0 };
     shared.counters.bytes_sent += segments.total_len() as u64;
     peer.tx_bytes += total as u64;
     peer.last_sent = now;
     // A Hello that is due anyway follows more closely while there is traffic.
     let hastened = (age == KeyAge::Rekey || peer.greeting.is_some()) && peer.note_demand(now);
-    Ok(peer.paths.on_data_sent(now, slot, last, || shared.rng.u64()) | hastened)
+    let changed = peer.paths.on_data_sent(now, slot, last, || shared.rng.u64()) | hastened;
+    Ok(Sealed { first: begin, changed })
 }

@@ -1,9 +1,9 @@
 //! Hello, HelloAck, Cookie, and what a confirmed session changes.
 
-use super::{Control, Node, Outgoing, PeerIndex, STRANGER_INTERVAL};
+use super::{Control, Node, Origin, Outgoing, PeerIndex, STRANGER_INTERVAL};
 use crate::counters::DropReason;
 use crate::event::Event;
-use crate::path::{FourTuple, Proof, SwitchReason};
+use crate::path::{FourTuple, Proof, Switch, SwitchReason, Via};
 use crate::peer::Link;
 use crate::session::handshake::MAX_PLACES;
 use crate::session::noise::Claim;
@@ -14,16 +14,17 @@ use crate::wire::{CookieReply, EnvelopeType, Header, Hello, HelloAck};
 
 impl Node {
     /// A Hello: who knows this node, is allowed, and is there now, gets a HelloAck.
-    pub(super) fn on_hello(&mut self, path: FourTuple, header: &Header, datagram: &[u8]) -> Result<(), DropReason> {
+    pub(super) fn on_hello(&mut self, from: Origin, header: &Header, datagram: &[u8]) -> Result<(), DropReason> {
         let hello = Hello::decode(datagram).map_err(|_| DropReason::Malformed)?;
-        if self.shared.gate.is_shut(self.shared.now, &path.remote, *hello.cookie_mac == NO_COOKIE_MAC) {
+        let path = from.via;
+        if self.shared.gate.is_shut(self.shared.now, &path.place().0, *hello.cookie_mac == NO_COOKIE_MAC) {
             return Err(DropReason::HelloRate);
         }
         if !self.shared.local.knows_us(&hello) {
             return Err(DropReason::HelloMac);
         }
         self.shared.counters.hellos_received += 1;
-        self.admit(path, header, &hello)?;
+        self.admit(from, header, &hello)?;
         if let Some((peer, index)) = self.shared.indices.answer_to(hello.ephemeral) {
             // Of a session that is confirmed meanwhile there is nothing more to say: then nothing is built.
             self.shared.counters.hellos_replayed += 1;
@@ -35,6 +36,9 @@ impl Node {
             self.report_stranger(claim, path);
             return Err(DropReason::UnauthorizedPeer);
         };
+        if from.leg_of.is_some_and(|owner| owner != index) {
+            return Err(DropReason::UnauthorizedPeer); // A relay passes on what is from the peer that it named.
+        }
         let now = self.shared.now;
         let (peer, shared) = self.peer_mut(index).ok_or(DropReason::UnauthorizedPeer)?;
         let proved =
@@ -46,10 +50,11 @@ impl Node {
         // What is not provably newer than what was seen may be a replay: its sender has to answer first.
         let newer = peer.stamp.is_some_and(|stamp| proved.payload.stamp > stamp) && !peer.sessions.has_pending();
         let cookie = proved.payload.cookie.map(Cookie::new);
-        let fresh = cookie.is_some_and(|cookie| shared.jar.accepts(now, path.remote, path.socket.0, &cookie));
+        let (place, socket) = path.place();
+        let fresh = cookie.is_some_and(|cookie| shared.jar.accepts(now, place, socket, &cookie));
         if !newer && !fresh {
             let sender = header.sender_index().ok_or(DropReason::Malformed)?;
-            shared.send(Outgoing::Cookie { path, index: sender, hello_mac: *hello.mac });
+            shared.send(Outgoing::Cookie { peer: from.leg_of, path, index: sender, hello_mac: *hello.mac });
             return Ok(());
         }
         let local_index = shared.indices.allocate(&mut shared.rng, index);
@@ -77,39 +82,42 @@ impl Node {
     }
 
     /// Decides whether a Hello may cost a Diffie-Hellman.
-    fn admit(&mut self, path: FourTuple, header: &Header, hello: &Hello<'_>) -> Result<(), DropReason> {
+    fn admit(&mut self, from: Origin, header: &Header, hello: &Hello<'_>) -> Result<(), DropReason> {
         let shared = &mut self.shared;
         let (now, jar) = (shared.now, &shared.jar);
+        let (place, socket) = from.via.place();
         let has_cookie = || {
             let covered = [hello.cookie_mac_input];
             *hello.cookie_mac != NO_COOKIE_MAC
-                && jar.accepts_mac(now, path.remote, path.socket.0, &covered, hello.cookie_mac)
+                && jar.accepts_mac(now, place, socket, &covered, hello.cookie_mac)
         };
-        match shared.gate.admit(now, &path.remote, has_cookie) {
+        match shared.gate.admit(now, &place, has_cookie) {
             Admission::Process => Ok(()),
             Admission::Refuse => Err(DropReason::HelloRate),
             Admission::Challenge => {
                 let index = header.sender_index().ok_or(DropReason::Malformed)?;
-                shared.send(Outgoing::Cookie { path, index, hello_mac: *hello.mac });
+                let (peer, path) = (from.leg_of, from.via);
+                shared.send(Outgoing::Cookie { peer, path, index, hello_mac: *hello.mac });
                 Err(DropReason::HelloRate)
             }
         }
     }
 
     /// Reports a stranger that knows this network, now and then, once it has proved its key.
-    fn report_stranger(&mut self, claim: Claim, path: FourTuple) {
+    fn report_stranger(&mut self, claim: Claim, path: Via) {
+        let Some(from) = path.direct() else { return };
         let now = self.shared.now;
         if now < self.shared.next_stranger_report {
             return;
         }
         if let Some(peer) = self.shared.local.name_stranger(claim) {
             self.shared.next_stranger_report = now + STRANGER_INTERVAL;
-            self.shared.outbox.report(Event::UnauthorizedPeer { peer, from: path });
+            self.shared.outbox.report(Event::UnauthorizedPeer { peer, from });
         }
     }
 
     /// The answer to this node's Hello.
-    pub(super) fn on_hello_ack(&mut self, path: FourTuple, header: &Header, datagram: &[u8]) -> Result<(), DropReason> {
+    pub(super) fn on_hello_ack(&mut self, path: Via, header: &Header, datagram: &[u8]) -> Result<(), DropReason> {
         let ack = HelloAck::decode(datagram).map_err(|_| DropReason::Malformed)?;
         let index = self.shared.indices.owner(header.session()).ok_or(DropReason::UnknownSession)?;
         let now = self.shared.now;
@@ -153,7 +161,7 @@ impl Node {
     }
 
     /// Something authenticated under a session that is not the confirmed current one.
-    pub(super) fn on_unconfirmed(&mut self, index: PeerIndex, header: &Header, path: FourTuple) {
+    pub(super) fn on_unconfirmed(&mut self, index: PeerIndex, header: &Header, path: Via) {
         let Some((peer, shared)) = self.peer_mut(index) else { return };
         let ours_wins = shared.local.peer_id() < peer.config.id;
         let now = shared.now;
@@ -193,7 +201,7 @@ impl Node {
 
     /// A session was agreed on; the peer may have restarted. Where this side's part of the handshake went to the place that
     /// the other's came from, `proven`, that path works both ways.
-    fn adopt(&mut self, index: PeerIndex, path: FourTuple, proven: bool, length: usize) {
+    fn adopt(&mut self, index: PeerIndex, path: Via, proven: bool, length: usize) {
         let Some((peer, shared)) = self.peer_mut(index) else { return };
         let now = shared.now;
         let Some(boot) = peer.sessions.current.as_ref().map(|session| session.remote_boot) else { return };
@@ -202,18 +210,19 @@ impl Node {
         if restarted {
             peer.paths.reset();
         }
+        let class = peer.class_of(&path);
         if proven {
-            let slot = peer.paths.insert(now, path);
+            let slot = peer.paths.insert(now, path, class);
             peer.paths.prove(now, slot, Proof::Handshake);
         } else {
-            peer.paths.note_arrival(now, &path, length, || shared.rng.u64());
+            peer.paths.note_arrival(now, &path, class, length, || shared.rng.u64());
         }
         peer.restarted |= restarted;
         self.update_paths(index);
     }
 
     /// Pings on the path of a new session: that measures it, and answers the peer's confirmation at once.
-    fn prove_path(&mut self, index: PeerIndex, path: FourTuple) {
+    fn prove_path(&mut self, index: PeerIndex, path: Via) {
         let Some((peer, shared)) = self.peer_mut(index) else { return };
         let now = shared.now;
         if let Some(slot) = peer.paths.find(&path) {
@@ -225,11 +234,17 @@ impl Node {
     /// Chooses the preferred path anew and tells what follows from it.
     pub(super) fn update_paths(&mut self, index: PeerIndex) {
         let Some((peer, shared)) = self.peer_mut(index) else { return };
-        if let Some((from, to, why)) = peer.paths.reselect(shared.now) {
+        if let Some(Switch { from, to, why }) = peer.paths.reselect(shared.now, || shared.rng.u64()) {
             shared.counters.path_switches += u64::from(from.is_some());
             shared.counters.fallback_transitions += u64::from(why == SwitchReason::PathLost);
-            shared.outbox.report(Event::SessionSwitched { peer: peer.config.id, from, to, why });
+            let peer = peer.config.id;
+            let name = |(via, class)| Some((self.peers.name(via)?, class));
+            let (from, to) = (from.and_then(name), name(to));
+            if let Some(to) = to {
+                self.shared.outbox.report(Event::SessionSwitched { peer, from, to, why });
+            }
         }
+        let Some((peer, shared)) = self.peer_mut(index) else { return };
         let usable = peer.paths.preferred().is_some() && peer.sessions.current.is_some();
         if usable {
             shared.flush(index, peer);
@@ -275,19 +290,22 @@ impl Node {
         // Two of three Hellos leave the choice of source address to the kernel: the one that a path is pinned to may be gone
         // without anybody having told.
         let pinned = peer.greeting.as_ref().is_none_or(|greeting| greeting.attempts % 3 == 1);
-        let pin = |path: FourTuple| FourTuple { local: path.local.filter(|_| pinned), ..path };
+        let pin = |path: Via| match path {
+            Via::Direct(path) => Via::Direct(FourTuple { local: path.local.filter(|_| pinned), ..path }),
+            relay => relay,
+        };
         let known = peer.paths.proven().chain(peer.heard_at).map(pin);
         let configured = peer.config.endpoints.iter().filter_map(|endpoint| shared.path_to(*endpoint));
-        let mut places: heapless::Vec<FourTuple, MAX_PLACES> = heapless::Vec::new();
-        for place in known.chain(configured) {
-            if !places.iter().any(|held| held.remote == place.remote && held.socket == place.socket) {
+        let mut places: heapless::Vec<Via, MAX_PLACES> = heapless::Vec::new();
+        for place in known.chain(configured.map(Via::Direct)) {
+            if !places.iter().any(|held| held.place() == place.place()) {
                 let _ = places.push(place); // Full: see MAX_PLACES.
             }
         }
         if let Some(initiation) = peer.initiation.as_mut() {
             let new = places.iter().filter(|place| !initiation.asked.contains(place)).copied();
             let room = MAX_PLACES - initiation.asked.len();
-            let new: heapless::Vec<FourTuple, MAX_PLACES> = new.take(room).collect();
+            let new: heapless::Vec<Via, MAX_PLACES> = new.take(room).collect();
             initiation.asked.extend(new);
         }
         for path in places {

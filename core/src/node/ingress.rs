@@ -1,13 +1,14 @@
 //! A datagram arrived.
 
+use core::net::{Ipv6Addr, SocketAddr};
 use core::time::Duration;
 
 use super::{Control, Instant, Node, Outgoing, PeerIndex, Shared};
 use crate::counters::DropReason;
 use crate::event::{DownReason, Event};
 use crate::overlay::{IpPacket, RouteTable};
-use crate::path::{FourTuple, PathSlot, Proof};
-use crate::peer::{Link, Peer};
+use crate::path::{FourTuple, PathSlot, PathState, Proof, Via};
+use crate::peer::{Link, OperatorPing, Peer};
 use crate::session::{OpenError, Session};
 use crate::wire::{EnvelopeType, Flags, Header, HeaderError, Lane, Message, Messages, Payload};
 
@@ -23,6 +24,18 @@ pub struct Inbound<'a> {
     pub csum_partial: bool,
 }
 
+/// What a Pong says that was asked for through a relay: nobody saw an address.
+const UNSPECIFIED: SocketAddr = SocketAddr::new(core::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
+
+/// Where an envelope came from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Origin {
+    /// The way.
+    pub(super) via: Via,
+    /// Whose envelopes the relay passes on here, where it came by one.
+    pub(super) leg_of: Option<PeerIndex>,
+}
+
 impl Node {
     /// Takes in one datagram, which arrived by `path`. An IP packet for the host is returned; everything else is dealt with.
     /// Nothing that a stranger can send allocates, panics or gets an answer (but for a cookie, see `docs/protocol.md`).
@@ -36,6 +49,7 @@ impl Node {
         if self.shared.shut_down {
             return None;
         }
+        let from = Origin { via: Via::Direct(path), leg_of: None };
         let header = match Header::decode(datagram) {
             Ok(header) => header,
             Err(error) => {
@@ -48,9 +62,9 @@ impl Node {
             }
         };
         let outcome = match header.kind() {
-            EnvelopeType::Sealed | EnvelopeType::HelloFinish => self.on_sealed(path, &header, datagram),
-            EnvelopeType::Hello => self.on_hello(path, &header, datagram).map(|()| None),
-            EnvelopeType::HelloAck => self.on_hello_ack(path, &header, datagram).map(|()| None),
+            EnvelopeType::Sealed | EnvelopeType::HelloFinish => self.on_sealed(from, &header, datagram),
+            EnvelopeType::Hello => self.on_hello(from, &header, datagram).map(|()| None),
+            EnvelopeType::HelloAck => self.on_hello_ack(from.via, &header, datagram).map(|()| None),
             EnvelopeType::Cookie => self.on_cookie(&header, datagram).map(|()| None),
         };
         match outcome {
@@ -64,11 +78,11 @@ impl Node {
 
     fn on_sealed<'a>(
         &mut self,
-        path: FourTuple,
+        from: Origin,
         header: &Header,
         datagram: &'a mut [u8],
     ) -> Result<Option<Inbound<'a>>, DropReason> {
-        let now = self.shared.now;
+        let (now, path) = (self.shared.now, from.via);
         let index = self.shared.indices.owner(header.session()).ok_or(DropReason::UnknownSession)?;
         let peer = self.peers.get_mut(index).ok_or(DropReason::UnknownSession)?;
         let session = peer.sessions.get_mut(header.session()).ok_or(DropReason::UnknownSession)?;
@@ -86,7 +100,8 @@ impl Node {
         let (peer, shared) = (self.peers.get_mut(index).ok_or(DropReason::UnknownSession)?, &mut self.shared);
         peer.rx_bytes += length as u64;
         peer.last_received = Some(now);
-        let (slot, is_new) = peer.paths.note_arrival(now, &path, length, || shared.rng.u64());
+        let class = peer.class_of(&path);
+        let (slot, is_new) = peer.paths.note_arrival(now, &path, class, length, || shared.rng.u64());
         let mut changed = is_new || !is_current;
         let csum_partial = opened.flags.contains(Flags::CSUM_PARTIAL);
         let result = match Payload::classify(opened.payload) {
@@ -97,6 +112,7 @@ impl Node {
             }
             Payload::Ip(_) => {
                 changed |= opened.lane != Lane::CONTROL && peer.receipts.note(now, opened.lane.0);
+                changed |= peer.paths.note_data(now, slot, || shared.rng.u64());
                 accept_packet(&self.routes, shared, index, opened.payload, csum_partial)
                     .map(|packet| Some(Inbound { peer: index, packet, csum_partial }))
             }
@@ -133,7 +149,7 @@ impl Node {
         &mut self,
         index: PeerIndex,
         session: u32,
-        path: FourTuple,
+        path: Via,
         slot: PathSlot,
         payload: &[u8],
     ) -> Result<(), DropReason> {
@@ -146,15 +162,26 @@ impl Node {
                 Message::Ping { .. } if pinged => {}
                 Message::Ping { token, path: named } => {
                     pinged = true;
-                    let pong = Control::Pong { token, path: named, arrived: shared.now, observed: path.remote };
-                    shared.send(Outgoing::Control { peer: index, slot, message: pong });
+                    peer.paths.note_ping(shared.now, slot);
+                    let observed = path.direct().map_or(UNSPECIFIED, |path| path.remote);
+                    let message = Control::Pong { token, path: named, arrived: shared.now, observed };
+                    shared.send(Outgoing::Control { peer: index, slot, message });
+                    // By a path that may work in the other direction alone, the answer may not arrive.
+                    if let Some(slot) = peer.second_control_path(slot) {
+                        shared.send(Outgoing::Control { peer: index, slot, message });
+                    }
                 }
                 Message::Pong { token, path: named, delay_us, observed } => {
                     let held = Duration::from_micros(delay_us);
-                    on_pong(peer, shared, PathSlot(named), token, held);
-                    peer.observed = Some(observed);
-                    peer.behind_nat = shared.is_behind_nat(peer.observed);
+                    let reply = on_pong(peer, shared, PathSlot(named), token, held);
+                    if observed != UNSPECIFIED {
+                        peer.observed = Some(observed);
+                        peer.behind_nat = shared.is_behind_nat(peer.observed);
+                    }
                     self.update_paths(index);
+                    if let Some((ping, rtt)) = reply {
+                        self.report_ping(index, &ping, rtt);
+                    }
                 }
                 Message::Receipt { lane, largest, .. } => {
                     let current = peer.sessions.current.as_ref().is_some_and(|s| s.index() == session);
@@ -191,6 +218,12 @@ impl Node {
         self.set_down(index, DownReason::Closed);
     }
 
+    fn report_ping(&mut self, index: PeerIndex, ping: &OperatorPing, rtt: Duration) {
+        let (Some(peer), Some(path)) = (self.peer(index), self.peers.name(ping.path)) else { return };
+        let (peer, token, class) = (peer.config.id, ping.token, ping.class);
+        self.shared.outbox.report(Event::PingReply { peer, token, path, class, rtt });
+    }
+
     /// Reports a peer down, once.
     pub(super) fn set_down(&mut self, index: PeerIndex, why: DownReason) {
         let Some((peer, shared)) = self.peer_mut(index) else { return };
@@ -222,18 +255,24 @@ fn accept_packet<'a>(
 }
 
 /// A Pong proves a path, or answers the operator.
-fn on_pong(peer: &mut Peer, shared: &mut Shared, slot: PathSlot, token: u64, held: Duration) {
+fn on_pong(
+    peer: &mut Peer,
+    shared: &mut Shared,
+    slot: PathSlot,
+    token: u64,
+    held: Duration,
+) -> Option<(OperatorPing, Duration)> {
     let now = shared.now;
     if let Some(position) = peer.pings.iter().position(|ping| ping.wire_token == token) {
         let ping = peer.pings.swap_remove(position);
         let rtt = now.since(ping.sent);
         let rtt = rtt.saturating_sub(held.min(rtt / 2));
         // The path may have been replaced since; then the answer says nothing of the new one.
-        if peer.paths.get(slot).is_some_and(|path| path.addresses.admits(&ping.path)) {
+        if peer.paths.get(slot).is_some_and(|path| path.via.admits(&ping.path) && path.state != PathState::Lost) {
             peer.paths.prove(now, slot, Proof::Pong(rtt));
         }
-        shared.outbox.report(Event::PingReply { peer: peer.config.id, token: ping.token, path: ping.path, rtt });
-        return;
+        return Some((ping, rtt));
     }
     peer.paths.on_pong(now, slot, token, held);
+    None
 }

@@ -32,7 +32,10 @@ impl Node {
         if peer.receipts.is_due(now)
             && let Some(slot) = peer.control_path()
         {
-            shared.send(Outgoing::Control { peer: index, slot, message: Control::Receipt });
+            let slots = [(Some(slot), false), (peer.second_control_path(slot), true)];
+            for (slot, again) in slots.into_iter().filter_map(|(slot, again)| Some((slot?, again))) {
+                shared.send(Outgoing::Control { peer: index, slot, message: Control::Receipt { again } });
+            }
         }
         if given_up && is_without {
             self.set_down(index, DownReason::Expired);
@@ -43,6 +46,7 @@ impl Node {
         let Some((peer, shared)) = self.peer_mut(index) else { return };
         let now = shared.now;
         peer.paths.check_liveness(now, || shared.rng.u64());
+        peer.paths.warm_standby(now, || shared.rng.u64());
         let (lost, in_doubt) = (peer.is_lost(now), peer.session_in_doubt(now));
         if in_doubt {
             peer.greet(now);
@@ -57,7 +61,7 @@ impl Node {
     /// Sends the Pings that are due.
     pub(super) fn send_probes(&mut self, index: PeerIndex) {
         let Some((peer, shared)) = self.peer_mut(index) else { return };
-        while let Some(probe) = peer.paths.poll_probe(shared.now) {
+        while let Some(probe) = peer.paths.poll_probe(shared.now, || shared.rng.u64()) {
             let message = Control::Ping { token: probe.token };
             shared.send(Outgoing::Control { peer: index, slot: probe.slot, message });
         }
@@ -109,8 +113,8 @@ impl Node {
         let slot = peer.control_path().unwrap_or(FIRST_SLOT);
         let sealed = self.seal_close(index, slot, reason);
         let Some((peer, shared)) = self.peer_mut(index) else { return };
-        if let Some((path, datagram)) = sealed {
-            shared.send(Outgoing::Ready { path, datagram });
+        if let Some((to, datagram)) = sealed {
+            shared.send(Outgoing::Ready { to, datagram });
         }
         peer.sessions.close_all(&mut shared.indices);
         for _ in 0..peer.queue.clear() {

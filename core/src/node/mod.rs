@@ -10,6 +10,7 @@
 //! | `egress` | the host sends a packet: finds its owner, seals it into the caller's batch |
 //! | `handshake` | Hello, HelloAck, Cookie and what a confirmed session changes |
 //! | `maintain` | a peer's deadline came: probes, receipts, keepalives, Hellos |
+//! | `relay` | envelopes that leave or arrive through a third peer, and those of others that pass here |
 //! | `outbox` | what waits to be sent, as short descriptions |
 //! | `transmit` | turns a description into bytes when the caller polls |
 //! | `view` | what reports say |
@@ -19,11 +20,13 @@ mod handshake;
 mod ingress;
 mod maintain;
 mod outbox;
+mod relay;
 mod transmit;
 mod view;
 
 pub use egress::TunOutcome;
 pub use ingress::Inbound;
+use ingress::Origin;
 pub use view::{PeerState, PeerView, RouteView, SessionView};
 
 use alloc::boxed::Box;
@@ -39,7 +42,7 @@ use crate::event::{DownReason, Event};
 use crate::identity::{Identity, PeerId};
 use crate::membership;
 use crate::overlay::{PeerIndex, Prefix, RouteTable};
-use crate::path::{Family, FourTuple, PathSlot, SocketInfo};
+use crate::path::{Family, FourTuple, PathSlot, SocketInfo, Via};
 use crate::peer::{Link, OperatorPing, Peer};
 use crate::rng::Rng;
 use crate::session::handshake::LocalKeys;
@@ -114,6 +117,14 @@ impl Peers {
 
     fn remove(&mut self, index: PeerIndex) -> Option<Peer> {
         self.slots.get_mut(index.0 as usize)?.take()
+    }
+
+    /// A way as reports name it.
+    fn name(&self, via: Via) -> Option<Via<PeerId>> {
+        Some(match via {
+            Via::Direct(addresses) => Via::Direct(addresses),
+            Via::Relay(relay) => Via::Relay(self.get(relay)?.config.id),
+        })
     }
 }
 
@@ -249,8 +260,8 @@ impl Node {
     pub fn poll_output(&mut self, scratch: &mut [u8]) -> Option<Output> {
         assert!(scratch.len() >= Self::SCRATCH_LEN, "scratch must hold Node::SCRATCH_LEN bytes");
         while let Some(send) = self.shared.outbox.pop() {
-            if let Some((path, len)) = self.build(send, scratch) {
-                return Some(Output::Transmit { path, len });
+            if let Some(output) = self.build(send, scratch) {
+                return Some(output);
             }
         }
         self.shared.outbox.pop_event().map(Output::Event)
@@ -426,10 +437,10 @@ impl Node {
             peer.greet(now);
         }
         let usable = age.is_some_and(|age| age != KeyAge::Expired);
-        let result = match peer.paths.preferred().map(|(slot, path)| (slot, path.addresses)) {
-            Some((slot, path)) if usable => {
+        let result = match peer.paths.preferred().map(|(slot, path)| (slot, path.via, path.class)) {
+            Some((slot, path, class)) if usable => {
                 let wire_token = shared.rng.u64();
-                let ping = OperatorPing { token, wire_token, sent: now, path };
+                let ping = OperatorPing { token, wire_token, sent: now, path, class };
                 peer.pings.push(ping).map_err(|_| CommandError::TooManyPings).map(|()| {
                     shared.send(Outgoing::Control { peer: index, slot, message: Control::Ping { token: wire_token } });
                     // Where nobody answers, reports are to know it too.
@@ -507,7 +518,7 @@ mod tests {
         let config = NodeConfig {
             network_id: NetworkId::new("test").unwrap(),
             network_key: None,
-            sockets: vec![SocketInfo { id: SocketId(0), family: Family::V4 }],
+            sockets: vec![SocketInfo { id: SocketId(0), family: Family::V4, port: 4100 }],
             peers: vec![peer],
             policy: Policy::default(),
             own_prefixes: vec![Prefix::new([10, 0, number - 1, 0].into(), 24).unwrap()],

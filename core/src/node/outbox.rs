@@ -6,7 +6,7 @@ use core::net::SocketAddr;
 
 use crate::event::Event;
 use crate::overlay::PeerIndex;
-use crate::path::{FourTuple, PathSlot};
+use crate::path::{FourTuple, PathSlot, Via};
 use crate::time::Instant;
 use crate::wire::CloseReason;
 
@@ -20,17 +20,17 @@ const EVENTS: usize = 1024;
 #[derive(Debug)]
 pub(crate) enum Outgoing {
     /// A cookie for the Hello whose MAC is `hello_mac`.
-    Cookie { path: FourTuple, index: u32, hello_mac: [u8; 16] },
+    Cookie { peer: Option<PeerIndex>, path: Via, index: u32, hello_mac: [u8; 16] },
     /// The Hello of the handshake that this node began with a peer.
-    Hello { peer: PeerIndex, path: FourTuple },
+    Hello { peer: PeerIndex, path: Via },
     /// The stored answer of a pending session.
-    HelloAck { peer: PeerIndex, index: u32, path: FourTuple },
+    HelloAck { peer: PeerIndex, index: u32, path: Via },
     /// Proof to the peer that the session `index` is in use here.
     HelloFinish { peer: PeerIndex, index: u32 },
     /// Control messages under the current session.
     Control { peer: PeerIndex, slot: PathSlot, message: Control },
     /// A datagram that is made already.
-    Ready { path: FourTuple, datagram: Box<[u8]> },
+    Ready { to: FourTuple, datagram: Box<[u8]> },
     /// The oldest packet that waited for a session.
     Packet { peer: PeerIndex },
 }
@@ -44,8 +44,8 @@ pub(crate) enum Control {
     Ping { token: u64 },
     /// Yes, and this is where your Ping came from.
     Pong { token: u64, path: u8, arrived: Instant, observed: SocketAddr },
-    /// What has arrived on the lanes that wait for a receipt.
-    Receipt,
+    /// What has arrived on the lanes that wait for a receipt, or those of the last one once more.
+    Receipt { again: bool },
     /// Goodbye.
     Close { reason: CloseReason },
 }

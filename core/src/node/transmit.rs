@@ -2,8 +2,8 @@
 
 use alloc::boxed::Box;
 
-use super::{Control, Node, Outgoing, PeerIndex};
-use crate::path::{FourTuple, PathSlot};
+use super::{Control, Node, Outgoing, Output, PeerIndex};
+use crate::path::{FourTuple, PathSlot, Via};
 use crate::session::Session;
 use crate::session::tunnel::LaneReceived;
 use crate::time::Instant;
@@ -12,38 +12,66 @@ use crate::wire::{CloseReason, HEADER_LEN, Lane, Message, MessageWriter, OVERHEA
 /// Control messages of one envelope fit into this many bytes: eight receipts, or a Pong.
 const CONTROL_LEN: usize = 512;
 
+/// An envelope at the start of the scratch buffer, before it is known how it leaves.
+#[derive(Clone, Copy)]
+struct Built {
+    /// For whom, where that is a peer.
+    peer: Option<PeerIndex>,
+    via: Via,
+    len: usize,
+}
+
 impl Node {
-    /// Builds a datagram at the start of `scratch`. `None` where its reason is gone meanwhile.
-    pub(super) fn build(&mut self, send: Outgoing, scratch: &mut [u8]) -> Option<(FourTuple, usize)> {
-        match send {
-            Outgoing::Cookie { path, index, hello_mac } => {
+    /// Builds an output at the start of `scratch`. `None` where its reason is gone meanwhile.
+    pub(super) fn build(&mut self, send: Outgoing, scratch: &mut [u8]) -> Option<Output> {
+        let built = match send {
+            Outgoing::Ready { to, datagram } => {
+                scratch.get_mut(..datagram.len())?.copy_from_slice(&datagram);
+                return Some(Output::Transmit { path: to, len: datagram.len() });
+            }
+            Outgoing::Cookie { peer, path, index, hello_mac } => {
                 let shared = &mut self.shared;
-                let cookie = shared.jar.cookie(shared.now, path.remote, path.socket.0);
+                let (place, socket) = path.place();
+                let cookie = shared.jar.cookie(shared.now, place, socket);
                 shared.counters.cookies_sent += 1;
-                copy(path, &cookie.reply(shared.local.cookie_key(), index, &hello_mac), scratch)
+                copy(peer, path, &cookie.reply(shared.local.cookie_key(), index, &hello_mac), scratch)?
             }
-            Outgoing::Hello { peer, path } => copy(path, &self.peer(peer)?.initiation.as_ref()?.datagram, scratch),
+            Outgoing::Hello { peer, path } => {
+                copy(Some(peer), path, &self.peer(peer)?.initiation.as_ref()?.datagram, scratch)?
+            }
             Outgoing::HelloAck { peer, index, path } => {
-                copy(path, &self.peer(peer)?.sessions.pending(index)?.ack, scratch)
+                copy(Some(peer), path, &self.peer(peer)?.sessions.pending(index)?.ack, scratch)?
             }
-            Outgoing::Ready { path, datagram } => copy(path, &datagram, scratch),
-            Outgoing::HelloFinish { peer, index } => self.build_finish(peer, index, scratch),
-            Outgoing::Control { peer, slot, message } => self.build_control(peer, slot, message, scratch),
-            Outgoing::Packet { peer } => self.build_packet(peer, scratch),
-        }
+            Outgoing::HelloFinish { peer, index } => self.build_finish(peer, index, scratch)?,
+            Outgoing::Control { peer, slot, message } => self.build_control(peer, slot, message, scratch)?,
+            Outgoing::Packet { peer } => self.build_packet(peer, scratch)?,
+        };
+        let (path, len) = self.dispatch(built, scratch)?;
+        Some(Output::Transmit { path, len })
     }
 
-    fn build_finish(&mut self, index: PeerIndex, session: u32, scratch: &mut [u8]) -> Option<(FourTuple, usize)> {
+    /// Where an envelope at the start of `scratch` leaves, wrapped for the relay if it takes one.
+    fn dispatch(&self, built: Built, scratch: &mut [u8]) -> Option<(FourTuple, usize)> {
+        let carriage = self.carriage(built.peer, built.via)?;
+        let Some(header) = carriage.header else { return Some((carriage.to, built.len)) };
+        let len = built.len + header.len();
+        let wrapped = scratch.get_mut(..len)?;
+        wrapped.copy_within(..built.len, header.len());
+        wrapped.get_mut(..header.len())?.copy_from_slice(&header);
+        Some((carriage.to, len))
+    }
+
+    fn build_finish(&mut self, index: PeerIndex, session: u32, scratch: &mut [u8]) -> Option<Built> {
         let (peer, shared) = self.peer_mut(index)?;
         let slot = peer.control_path()?;
-        let path = peer.paths.get(slot)?.addresses;
+        let via = peer.paths.get(slot)?.via;
         if !peer.paths.may_send(slot, OVERHEAD) {
             return None;
         }
         let session = peer.sessions.get_mut(session)?;
         let datagram = session.tunnel.seal_hello_finish().ok()?;
         peer.note_sent(shared.now);
-        copy(path, &datagram, scratch)
+        copy(Some(index), via, &datagram, scratch)
     }
 
     fn build_control(
@@ -52,11 +80,14 @@ impl Node {
         slot: PathSlot,
         message: Control,
         scratch: &mut [u8],
-    ) -> Option<(FourTuple, usize)> {
+    ) -> Option<Built> {
         let (peer, shared) = self.peer_mut(index)?;
         let now = shared.now;
-        let path = peer.paths.get(slot)?.addresses;
-        let lanes = if matches!(message, Control::Receipt) { peer.receipts.take() } else { heapless::Vec::new() };
+        let via = peer.paths.get(slot)?.via;
+        let lanes = match message {
+            Control::Receipt { again } => peer.receipts.take(again),
+            _ => heapless::Vec::new(),
+        };
         let session = peer.sessions.current.as_mut()?;
         let len =
             write_control(session, slot, message, &lanes, now, scratch.get_mut(HEADER_LEN..HEADER_LEN + CONTROL_LEN)?)?;
@@ -66,15 +97,15 @@ impl Node {
         }
         session.tunnel.seal(Lane::CONTROL, false, datagram).ok()?;
         peer.note_sent(now);
-        Some((path, len + OVERHEAD))
+        Some(Built { peer: Some(index), via, len: len + OVERHEAD })
     }
 
     /// Seals the oldest packet that waited for the session.
-    fn build_packet(&mut self, index: PeerIndex, scratch: &mut [u8]) -> Option<(FourTuple, usize)> {
+    fn build_packet(&mut self, index: PeerIndex, scratch: &mut [u8]) -> Option<Built> {
         let (peer, shared) = self.peer_mut(index)?;
         let now = shared.now;
         peer.flushing = peer.flushing.saturating_sub(1);
-        let (slot, path) = peer.paths.preferred().map(|(slot, path)| (slot, path.addresses))?;
+        let (slot, via) = peer.paths.preferred().map(|(slot, path)| (slot, path.via))?;
         let session = peer.sessions.sender(now)?;
         let packet = peer.queue.pop()?;
         let len = packet.len() + OVERHEAD;
@@ -88,7 +119,7 @@ impl Node {
         peer.note_sent(now);
         peer.paths.on_data_sent(now, slot, counter, || shared.rng.u64());
         self.reschedule(index);
-        Some((path, len))
+        Some(Built { peer: Some(index), via, len })
     }
 
     /// A sealed goodbye, and where it goes.
@@ -98,15 +129,16 @@ impl Node {
         slot: PathSlot,
         reason: CloseReason,
     ) -> Option<(FourTuple, Box<[u8]>)> {
-        let mut scratch = [0; CONTROL_LEN + OVERHEAD];
-        let (path, len) = self.build_control(index, slot, Control::Close { reason }, &mut scratch)?;
-        Some((path, scratch.get(..len)?.into()))
+        let mut scratch = [0; CONTROL_LEN + OVERHEAD + HEADER_LEN];
+        let built = self.build_control(index, slot, Control::Close { reason }, &mut scratch)?;
+        let (to, len) = self.dispatch(built, &mut scratch)?;
+        Some((to, scratch.get(..len)?.into()))
     }
 }
 
-fn copy(path: FourTuple, datagram: &[u8], scratch: &mut [u8]) -> Option<(FourTuple, usize)> {
+fn copy(peer: Option<PeerIndex>, via: Via, datagram: &[u8], scratch: &mut [u8]) -> Option<Built> {
     scratch.get_mut(..datagram.len())?.copy_from_slice(datagram);
-    Some((path, datagram.len()))
+    Some(Built { peer, via, len: datagram.len() })
 }
 
 /// Writes the messages of one control envelope into `payload`. Returns their length.
@@ -126,7 +158,7 @@ fn write_control(
             let delay_us = u64::try_from(now.since(arrived).as_micros()).unwrap_or(u64::MAX);
             writer.push(&Message::Pong { token, path, delay_us, observed }).ok()?;
         }
-        Control::Receipt => {
+        Control::Receipt { .. } => {
             for lane in lanes.iter().map(|lane| Lane(*lane)) {
                 // A lane of the former session has nothing to report under this one.
                 if let Some(LaneReceived { largest, count }) = session.tunnel.received(lane) {

@@ -6,7 +6,7 @@ use core::time::Duration;
 use super::Node;
 use crate::identity::PeerId;
 use crate::overlay::Prefix;
-use crate::path::{FourTuple, PathClass, PathState};
+use crate::path::{PathClass, PathState, Via};
 use crate::peer::{Peer, RECENT};
 use crate::session::Cipher;
 use crate::time::Instant;
@@ -69,7 +69,7 @@ pub struct SessionView<'a> {
     /// How its path came to be.
     pub class: PathClass,
     /// The path that data goes by, once one is proven.
-    pub path: Option<FourTuple>,
+    pub path: Option<Via<PeerId>>,
     /// Whether that path is suspected to be dead.
     pub suspect: bool,
     /// The path's smoothed round-trip time.
@@ -131,8 +131,8 @@ impl Node {
             Some(SessionView {
                 id: peer.config.id,
                 name: &peer.config.name,
-                class: PathClass::Direct,
-                path: preferred.map(|path| path.addresses),
+                class: preferred.map_or(PathClass::Direct, |path| path.class),
+                path: preferred.and_then(|path| self.peers.name(path.via)),
                 suspect: preferred.is_some_and(|path| path.state == PathState::Suspect),
                 rtt: preferred.and_then(|path| path.rtt.smoothed()),
                 established: session.created,

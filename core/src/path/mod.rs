@@ -1,19 +1,26 @@
 //! Paths: one local/remote address pair each, proven in both directions before they carry data.
 //!
-//! A session belongs to two peers; a path is one way to carry it. [`PathSet`] holds the few paths of one peer, decides
-//! which are *usable* (a Ping sent on the path was answered), which are *suspect* (something was sent and no receipt came
-//! back in time) and which one is preferred. It never sends anything itself: it says what is due and the node sends it.
+//! A session belongs to two peers; a path is one way to carry it: a pair of addresses, or a relay. [`PathSet`] holds the few
+//! paths of one peer, decides which are *usable* (a Ping sent on the path was answered), which are *suspect* (something was
+//! sent and no receipt came back in time), which are *lost* and sought again, and which one is preferred. It never sends
+//! anything itself: it says what is due and the node sends it.
 
+mod liveness;
+mod mirror;
+mod retry;
 mod rtt;
 mod select;
 mod set;
 
+pub use liveness::{Path, PathState, Proof};
 pub use rtt::RttEstimator;
-pub use select::SwitchReason;
-pub use set::{DueProbe, MAX_PATHS, Path, PathSet, PathSlot, PathState, Proof};
+pub use select::{Switch, SwitchReason};
+pub use set::{DueProbe, MAX_PATHS, PathSet, PathSlot};
 
 use core::fmt;
-use core::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use crate::overlay::PeerIndex;
 
 /// Which of the runtime's sockets a datagram came by or goes to. The runtime numbers its sockets as it likes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -45,6 +52,8 @@ pub struct SocketInfo {
     pub id: SocketId,
     /// The only family of addresses that it reaches.
     pub family: Family,
+    /// The port that it is bound to: with the host's addresses it is where peers may reach this node.
+    pub port: u16,
 }
 
 /// The addresses of a path as this node sees them.
@@ -85,11 +94,65 @@ impl fmt::Debug for FourTuple {
     }
 }
 
-/// How the preferred path came to be.
+/// The way that a path's datagrams take. `R` names a relay: inside a node by its index, in reports by its identity.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Via<R = PeerIndex> {
+    /// Straight to the peer.
+    Direct(FourTuple),
+    /// To a third peer, which passes them on.
+    Relay(R),
+}
+
+impl<R: Copy + PartialEq> Via<R> {
+    /// The addresses, where no relay is between.
+    pub fn direct(&self) -> Option<FourTuple> {
+        match self {
+            Via::Direct(addresses) => Some(*addresses),
+            Via::Relay(_) => None,
+        }
+    }
+
+    /// The relay.
+    pub fn relay(&self) -> Option<R> {
+        match self {
+            Via::Direct(_) => None,
+            Via::Relay(relay) => Some(*relay),
+        }
+    }
+
+    /// Whether a datagram that arrived by `arrival` belongs to a path that goes this way.
+    pub fn admits(&self, arrival: &Via<R>) -> bool {
+        match (self, arrival) {
+            (Via::Direct(addresses), Via::Direct(arrival)) => addresses.admits(arrival),
+            (Via::Relay(relay), Via::Relay(arrival)) => relay == arrival,
+            _ => false,
+        }
+    }
+}
+
+impl Via {
+    /// What stands for the sender's address where a Hello came this way: cookies and limits are bound to it. A relay has an
+    /// address of the discard prefix (RFC 6666), which no datagram can come from.
+    pub(crate) fn place(&self) -> (SocketAddr, u8) {
+        match self {
+            Via::Direct(addresses) => (addresses.remote, addresses.socket.0),
+            Via::Relay(relay) => {
+                let address = Ipv6Addr::from((0x0100_u128 << 112) | u128::from(relay.0));
+                (SocketAddr::from((address, 0)), u8::MAX)
+            }
+        }
+    }
+}
+
+/// How a path came to be. Earlier ones are preferred.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum PathClass {
-    /// Reached at an address that configuration, or the peer itself, named.
+    /// Reached at an address that configuration named, that worked before, or that the peer came from by itself.
     Direct,
+    /// Reached at an address that the two told each other through a third peer.
+    SignalingThenDirect,
+    /// Through a relay.
+    Relay,
 }
 
 impl PathClass {
@@ -97,6 +160,8 @@ impl PathClass {
     pub const fn name(self) -> &'static str {
         match self {
             PathClass::Direct => "direct",
+            PathClass::SignalingThenDirect => "signaling_then_direct",
+            PathClass::Relay => "relay",
         }
     }
 }

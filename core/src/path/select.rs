@@ -3,7 +3,7 @@
 use core::fmt;
 use core::time::Duration;
 
-use super::{FourTuple, PathSet, PathState};
+use super::{Path, PathClass, PathSet, PathState, Via};
 use crate::time::Instant;
 
 /// Why the preferred path changed.
@@ -13,8 +13,10 @@ pub enum SwitchReason {
     First,
     /// The former path stopped carrying what was sent on it.
     PathLost,
-    /// Another path is faster by more than the hysteresis.
+    /// Another path of the same class is faster by more than the hysteresis.
     Faster,
+    /// A path of a better class works (again).
+    Upgrade,
 }
 
 impl SwitchReason {
@@ -24,6 +26,7 @@ impl SwitchReason {
             SwitchReason::First => "first_path",
             SwitchReason::PathLost => "path_lost",
             SwitchReason::Faster => "faster_path",
+            SwitchReason::Upgrade => "better_path",
         }
     }
 }
@@ -34,37 +37,63 @@ impl fmt::Display for SwitchReason {
     }
 }
 
+/// A change of the preferred path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Switch {
+    /// The former one, with its class.
+    pub from: Option<(Via, PathClass)>,
+    /// The new one.
+    pub to: (Via, PathClass),
+    /// Why.
+    pub why: SwitchReason,
+}
+
 /// A path is faster only when it beats the preferred one by a fifth and by this much, so that noise moves nothing.
 const HYSTERESIS: Duration = Duration::from_millis(2);
 
 /// A path is switched to only on a proof that is at most this old; an older one is probed first.
 const PROOF_LIFETIME: Duration = Duration::from_secs(5);
 
-/// Chooses among the usable paths and, when the choice changes, makes it and tells from where to where and why.
-pub(super) fn reselect(set: &mut PathSet, now: Instant) -> Option<(Option<FourTuple>, FourTuple, SwitchReason)> {
-    let current = set.preferred().map(|(slot, path)| (slot, path.state, path.rtt.smoothed(), path.addresses));
-    let best = set
-        .iter()
-        .filter(|(slot, path)| {
-            let proven_lately = path.last_proof.is_some_and(|proof| now.since(proof) <= PROOF_LIFETIME);
-            path.state == PathState::Usable && (proven_lately || Some(*slot) == set.preferred_slot())
-        })
-        .min_by_key(|(slot, path)| (path.rtt.smoothed().unwrap_or(Duration::MAX), *slot))
-        .map(|(slot, path)| (slot, path.rtt.smoothed(), path.addresses));
-    let (slot, best_rtt, to) = best?;
-    let (from, reason) = match current {
-        None => (None, SwitchReason::First),
-        Some((current_slot, ..)) if current_slot == slot => return None,
-        Some((_, PathState::Usable, Some(rtt), from)) => {
-            let best_rtt = best_rtt?;
-            if best_rtt + HYSTERESIS > rtt || best_rtt * 5 > rtt * 4 {
+/// What paths are compared by: the lesser is the better.
+pub(super) fn rank(path: &Path) -> (PathClass, Duration) {
+    (path.class, path.rtt.smoothed().unwrap_or(Duration::MAX))
+}
+
+/// Chooses among the usable paths and, when the choice changes, makes it and tells from where to where and why. `token` is
+/// drawn for the search for the former path.
+pub(super) fn reselect(set: &mut PathSet, now: Instant, token: impl FnOnce() -> u64) -> Option<Switch> {
+    let current = set.preferred_slot();
+    let usable = |path: &Path| path.state == PathState::Usable;
+    let proven_lately = |path: &Path| path.last_proof.is_some_and(|proof| now.since(proof) <= PROOF_LIFETIME);
+    let eligible = set.iter().filter(|(slot, path)| usable(path) && Some(*slot) != current && proven_lately(path));
+    let (slot, best) = eligible.min_by_key(|(slot, path)| (rank(path), *slot))?;
+    let why = match set.preferred() {
+        None => SwitchReason::First,
+        Some((_, held)) if usable(held) => beats(best, held)?,
+        Some((_, held)) => {
+            // It was asked when it became suspect, and so was the other: only an answer since then counts.
+            let answered = held.suspect_since.is_none_or(|since| best.last_proof >= Some(since));
+            if !answered || held.grace_end().is_some_and(|end| now < end) {
                 return None;
             }
-            (Some(from), SwitchReason::Faster)
+            SwitchReason::PathLost
         }
-        Some((_, PathState::Usable, None, _)) => return None,
-        Some((.., from)) => (Some(from), SwitchReason::PathLost),
     };
-    set.set_preferred(Some(slot));
-    Some((from, to, reason))
+    let switch = Switch {
+        from: set.preferred().map(|(_, held)| (held.via, held.class)),
+        to: (best.via, best.class),
+        why,
+    };
+    set.prefer(now, slot, why == SwitchReason::PathLost, token);
+    Some(switch)
+}
+
+/// Whether `best` is so much better than a preferred path that works that data should move.
+fn beats(best: &Path, held: &Path) -> Option<SwitchReason> {
+    if best.class < held.class {
+        return Some(SwitchReason::Upgrade);
+    }
+    let (best_rtt, rtt) = (best.rtt.smoothed()?, held.rtt.smoothed()?);
+    let is_faster = best.class == held.class && best_rtt + HYSTERESIS <= rtt && best_rtt * 5 <= rtt * 4;
+    is_faster.then_some(SwitchReason::Faster)
 }

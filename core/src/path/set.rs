@@ -1,170 +1,32 @@
-//! The paths of one peer: their proof, their liveness and the probes that are due.
+//! The paths of one peer: which there are, which one is preferred, and what is due on them.
 
+use alloc::vec::Vec;
 use core::net::IpAddr;
-use core::ops::Range;
 use core::time::Duration;
 
-use heapless::Vec;
-
-use super::{FourTuple, RttEstimator, SwitchReason};
+use super::liveness::{ProbeStep, RTT_INTERVAL, SUSPECT_FLOOR};
+use super::mirror::MirrorBudget;
+use super::select::{self, Switch};
+use super::{FourTuple, Path, PathClass, PathState, Proof, Via};
+use crate::overlay::PeerIndex;
 use crate::time::Instant;
 
 /// At most this many paths a peer; a new one displaces the least useful one that is not preferred.
 pub const MAX_PATHS: usize = 8;
 
-/// Probes sent on a path that answers none before the path is given up.
-const PROBE_LIMIT: usize = 4;
-
-/// A path that leaves this many probes of one burst unanswered is suspect.
-const SUSPECT_AFTER: usize = 2;
-
-/// First interval between probes of one burst; it doubles.
-const PROBE_INTERVAL: Duration = Duration::from_millis(150);
-
-/// The first interval on a slow path.
-const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(1);
-
 /// What is sent to an address that a peer has not proven to be its own is at most this many times what came from there
 /// (RFC 9000 section 8.1).
 const AMPLIFICATION: u32 = 3;
 
-/// A path whose smoothed RTT is measured anew this often while data is sent on it.
-const RTT_INTERVAL: Duration = Duration::from_secs(5);
+/// A pair is in use for this long after its last data.
+const ACTIVE: Duration = Duration::from_secs(30);
 
-/// Shortest time without a receipt before a path is suspected (DESIGN section 5: failover).
-const SUSPECT_FLOOR: Duration = Duration::from_millis(200);
-
-/// Longest time without a receipt before a path is suspected: twice what it ever took at best, within these bounds.
-const PATIENCE_LIMIT: Range<Duration> = Duration::from_secs(1)..Duration::from_secs(3);
-
-/// Margin above the RTT: a receiver may hold a receipt for this long.
-const RECEIPT_DELAY: Duration = Duration::from_millis(50);
+/// The peer's data may put the preferred path in doubt again after this long.
+const DOUBT_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Index of a path in its set. It names the path in Pings, and its data lane is the slot plus one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct PathSlot(pub u8);
-
-/// What is known of a path.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PathState {
-    /// Heard of or heard from, not yet proven in both directions. Carries Pings only.
-    Candidate,
-    /// A Ping sent on it was answered.
-    Usable,
-    /// It was usable, but something sent on it has not been receipted in time.
-    Suspect,
-}
-
-/// The evidence that made a path usable or kept it so.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Proof {
-    /// A Pong, with the round-trip time it shows.
-    Pong(Duration),
-    /// The handshake went out by this path and its answer came back by it (compare RFC 9000 section 8.1).
-    Handshake,
-    /// A receipt of data that was sent on this path.
-    Receipt,
-}
-
-/// One burst of Pings on a path, until one is answered or the burst is given up. The n-th Ping carries `token + n`, so that
-/// a Pong tells which one it answers.
-#[derive(Clone, Copy, Debug)]
-struct Probe {
-    token: u64,
-    sent_at: [Instant; PROBE_LIMIT],
-    sent: usize,
-    next: Instant,
-}
-
-impl Probe {
-    /// When the Ping with `token` was sent, if it is one of this burst.
-    fn sent_at(&self, token: u64) -> Option<Instant> {
-        let index = usize::try_from(token.wrapping_sub(self.token)).ok()?;
-        self.sent_at.get(..self.sent)?.get(index).copied()
-    }
-}
-
-/// One path of a peer.
-#[derive(Clone, Debug)]
-pub struct Path {
-    /// Its addresses.
-    pub addresses: FourTuple,
-    /// What is known of it.
-    pub state: PathState,
-    /// Its round-trip time.
-    pub rtt: RttEstimator,
-    /// The last evidence that what this node sends on it arrives.
-    pub last_proof: Option<Instant>,
-    /// Since when data sent on it is without receipt: when the first of it was sent, or when the last receipt that covered a
-    /// part of it came.
-    pub unproven: Option<Instant>,
-    /// The highest counter used on its lane under the current session, if any was.
-    pub last_counter: Option<u64>,
-    /// The first counter that was used on it: earlier ones of its lane were of a former path in this slot.
-    first_counter: Option<u64>,
-    /// The highest counter of it that a receipt covered.
-    receipted: Option<u64>,
-    /// Since when it is suspect.
-    suspect_since: Option<Instant>,
-    /// Last use by data of this node.
-    pub last_data: Option<Instant>,
-    created: Instant,
-    probe: Option<Probe>,
-    next_rtt: Instant,
-    /// Bytes that may be sent on it before it is proven; no limit once it was.
-    credit: Option<u32>,
-}
-
-impl Path {
-    fn new(addresses: FourTuple, now: Instant) -> Path {
-        Path {
-            addresses,
-            state: PathState::Candidate,
-            rtt: RttEstimator::default(),
-            last_proof: None,
-            unproven: None,
-            last_counter: None,
-            first_counter: None,
-            receipted: None,
-            suspect_since: None,
-            last_data: None,
-            created: now,
-            probe: None,
-            next_rtt: now,
-            credit: Some(0),
-        }
-    }
-
-    /// How long something may stay without receipt before the path is suspected.
-    pub fn patience(&self) -> Duration {
-        let (smoothed, minimum) = (self.rtt.smoothed().unwrap_or(Duration::from_millis(100)), self.rtt.minimum());
-        // One sample of a host that slept says nothing of the path: it may not buy a dead path more than this.
-        let longest = (minimum * 2).clamp(PATIENCE_LIMIT.start, PATIENCE_LIMIT.end);
-        (smoothed + self.rtt.variation() * 4 + RECEIPT_DELAY).min(longest).max(SUSPECT_FLOOR)
-    }
-
-    /// Marks the path as suspect.
-    fn suspect(&mut self, now: Instant) {
-        self.state = PathState::Suspect;
-        self.suspect_since.get_or_insert(now);
-    }
-
-    /// Begins a burst of probes with `token`, unless one is running.
-    fn start_probe(&mut self, now: Instant, token: u64) {
-        if self.probe.is_none() {
-            self.probe = Some(Probe { token, sent_at: [now; PROBE_LIMIT], sent: 0, next: now });
-        }
-    }
-
-    fn next_deadline(&self) -> Instant {
-        let probe = self.probe.map_or(Instant::FAR_FUTURE, |p| p.next);
-        let liveness = match (self.state, self.unproven) {
-            (PathState::Usable, Some(unproven)) => unproven + self.patience(),
-            _ => Instant::FAR_FUTURE,
-        };
-        probe.min(liveness)
-    }
-}
 
 /// A Ping that [`PathSet::poll_probe`] says is due.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -176,10 +38,33 @@ pub struct DueProbe {
 }
 
 /// The paths of one peer.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct PathSet {
-    slots: Vec<Option<Path>, MAX_PATHS>,
+    /// At most [`MAX_PATHS`].
+    slots: Vec<Option<Path>>,
     preferred: Option<PathSlot>,
+    /// Until when lost paths are sought and a spare one is kept warm.
+    active_until: Instant,
+    /// When the spare one is probed next; never while the pair is not in use.
+    warm_at: Instant,
+    /// The path that the peer's data last came by.
+    data_from: Option<PathSlot>,
+    last_doubt: Option<Instant>,
+    mirror: MirrorBudget,
+}
+
+impl Default for PathSet {
+    fn default() -> PathSet {
+        PathSet {
+            slots: Vec::new(),
+            preferred: None,
+            active_until: Instant::ORIGIN,
+            warm_at: Instant::FAR_FUTURE,
+            data_from: None,
+            last_doubt: None,
+            mirror: MirrorBudget::default(),
+        }
+    }
 }
 
 impl PathSet {
@@ -188,8 +73,7 @@ impl PathSet {
         self.slots.get(usize::from(slot.0))?.as_ref()
     }
 
-    /// The path in a slot, to change.
-    pub fn get_mut(&mut self, slot: PathSlot) -> Option<&mut Path> {
+    fn get_mut(&mut self, slot: PathSlot) -> Option<&mut Path> {
         self.slots.get_mut(usize::from(slot.0))?.as_mut()
     }
 
@@ -202,9 +86,16 @@ impl PathSet {
         self.slots.iter_mut().zip(0u8..).filter_map(|(path, slot)| Some((PathSlot(slot), path.as_mut()?)))
     }
 
-    /// The addresses of the paths that were proven, if only once.
-    pub fn proven(&self) -> impl Iterator<Item = FourTuple> {
-        self.iter().filter(|(_, path)| path.last_proof.is_some()).map(|(_, path)| path.addresses)
+    /// The ways of the paths that were proven, if only once.
+    pub fn proven(&self) -> impl Iterator<Item = Via> {
+        self.iter().filter(|(_, path)| path.last_proof.is_some()).map(|(_, path)| path.via)
+    }
+
+    /// Whether `arrival` is a path straight to the peer that was proven, so that what claims to be the peer's may be taken
+    /// for it without a key.
+    pub fn is_proven(&self, arrival: &FourTuple) -> bool {
+        let arrival = Via::Direct(*arrival);
+        self.find(&arrival).and_then(|slot| self.get(slot)).is_some_and(|path| path.last_proof.is_some())
     }
 
     /// The path that data goes by. It may be suspect; it is never a mere candidate.
@@ -218,19 +109,68 @@ impl PathSet {
         self.preferred
     }
 
-    pub(super) fn set_preferred(&mut self, slot: Option<PathSlot>) {
-        self.preferred = slot;
+    /// Whether data goes straight to the peer, as far as is known.
+    pub fn is_direct(&self) -> bool {
+        self.preferred().is_some_and(|(_, path)| path.class != PathClass::Relay && path.state == PathState::Usable)
+    }
+
+    /// Where datagrams go that this peer is to pass on: its best path that needs no relay itself.
+    pub fn carrier(&self) -> Option<FourTuple> {
+        let direct = |(_, path): (PathSlot, &Path)| path.via.direct();
+        if let Some(addresses) = self.preferred().and_then(direct) {
+            return Some(addresses);
+        }
+        let usable = self.iter().filter(|(_, path)| path.state == PathState::Usable && path.class != PathClass::Relay);
+        usable.min_by_key(|(slot, path)| (select::rank(path), *slot)).and_then(direct)
+    }
+
+    /// The path that takes over when the preferred one fails: the best other one that works as far as is known.
+    pub fn standby(&self) -> Option<(PathSlot, &Path)> {
+        let others = self.iter().filter(|(slot, path)| Some(*slot) != self.preferred && path.state == PathState::Usable);
+        others.min_by_key(|(slot, path)| (select::rank(path), *slot))
+    }
+
+    /// The path that is sent a copy of what goes by the preferred one, while that is in doubt.
+    pub fn mirror(&self) -> Option<(PathSlot, Via)> {
+        self.preferred().filter(|(_, path)| path.state == PathState::Suspect)?;
+        self.standby().map(|(slot, path)| (slot, path.via))
+    }
+
+    /// Whether the envelope with the number `counter` and of `length` bytes may go by [`PathSet::mirror`] too. If so it is
+    /// taken off the limit, and its receipt will prove nothing of the preferred path.
+    pub fn take_mirror(&mut self, now: Instant, counter: u64, length: usize) -> bool {
+        let rtt = self.standby().and_then(|(_, path)| path.rtt.smoothed());
+        let taken = self.mirror.take(now, rtt, length);
+        if taken && let Some(path) = self.preferred.and_then(|slot| self.get_mut(slot)) {
+            path.on_mirrored(counter, counter);
+        }
+        taken
+    }
+
+    /// Makes another path the preferred one. The former is sought from now on where it was lost.
+    pub(super) fn prefer(&mut self, now: Instant, slot: PathSlot, lost: bool, token: impl FnOnce() -> u64) {
+        let class = self.get(slot).map(|path| path.class);
+        let former = self.preferred.replace(slot);
+        if lost && let Some(former) = former {
+            let worth = self.get(former).is_some_and(|path| Some(path.class) < class);
+            match self.get_mut(former) {
+                Some(path) if worth => path.lose(now, token()),
+                // There is one as good: what failed is probed to its end, and then forgotten.
+                Some(path) => path.start_probe(now, token()),
+                None => {}
+            }
+        }
     }
 
     /// The path that a datagram belongs to.
-    pub fn find(&self, arrival: &FourTuple) -> Option<PathSlot> {
+    pub fn find(&self, arrival: &Via) -> Option<PathSlot> {
         // The hot path asks for the same one again and again.
         if let Some((slot, path)) = self.preferred()
-            && path.addresses.admits(arrival)
+            && path.via.admits(arrival)
         {
             return Some(slot);
         }
-        self.iter().find(|(_, path)| path.addresses.admits(arrival)).map(|(slot, _)| slot)
+        self.iter().find(|(_, path)| path.via.admits(arrival)).map(|(slot, _)| slot)
     }
 
     /// Notes that an authenticated datagram of `length` bytes arrived by `arrival`, and returns its path and whether that is
@@ -239,7 +179,8 @@ impl PathSet {
     pub fn note_arrival(
         &mut self,
         now: Instant,
-        arrival: &FourTuple,
+        arrival: &Via,
+        class: PathClass,
         length: usize,
         mut token: impl FnMut() -> u64,
     ) -> (PathSlot, bool) {
@@ -247,16 +188,17 @@ impl PathSet {
         if let Some(slot) = self.find(arrival) {
             if let Some(path) = self.get_mut(slot) {
                 path.credit = path.credit.map(|credit| credit.saturating_add(earned));
-                if path.addresses.local != arrival.local && arrival.local.is_some() {
-                    path.addresses.local = arrival.local;
+                let (Via::Direct(held), Via::Direct(new)) = (&mut path.via, arrival) else { return (slot, false) };
+                if held.local != new.local && new.local.is_some() {
+                    held.local = new.local;
                     self.drop_twins();
                 }
             }
             return (slot, false);
         }
-        let slot = self.insert(now, *arrival);
+        let slot = self.insert(now, *arrival, class);
         if let Some(path) = self.get_mut(slot) {
-            path.credit = Some(earned);
+            path.credit = path.credit.map(|_| earned);
         }
         self.probe(now, slot, token());
         if let Some(preferred) = self.preferred {
@@ -265,19 +207,80 @@ impl PathSet {
         (slot, true)
     }
 
+    /// Notes that data of the peer arrived by a path. Where it came by the preferred one until now, the peer has left that:
+    /// then it is in doubt here too, long before a receipt is late. Returns whether a deadline changed.
+    pub fn note_data(&mut self, now: Instant, slot: PathSlot, mut token: impl FnMut() -> u64) -> bool {
+        let woke = self.touch(now);
+        if self.data_from == Some(slot) {
+            return woke;
+        }
+        let former = self.data_from.replace(slot);
+        let rank_of = |slot| self.get(slot).map(|path| path.class);
+        let Some(preferred) = self.preferred.filter(|preferred| Some(*preferred) == former) else { return woke };
+        let is_worse = rank_of(slot) >= rank_of(preferred);
+        let lately = self.last_doubt.is_some_and(|last| now.since(last) < DOUBT_INTERVAL);
+        if !is_worse || lately {
+            return woke;
+        }
+        self.last_doubt = Some(now);
+        for slot in [preferred, slot] {
+            self.probe(now, slot, token());
+        }
+        if let Some(path) = self.get_mut(preferred).filter(|path| path.state == PathState::Usable) {
+            path.suspect(now);
+        }
+        true
+    }
+
+    /// Notes that a Ping of the peer arrived by a path: where that is one that was lost, it may work again.
+    pub fn note_ping(&mut self, now: Instant, slot: PathSlot) {
+        if let Some(retry) = self.get_mut(slot).and_then(|path| path.retry.as_mut()) {
+            retry.hasten(now);
+        }
+    }
+
+    /// The pair is in use. Returns whether it was not before and something waits for that.
+    fn touch(&mut self, now: Instant) -> bool {
+        let woke = self.active_until <= now;
+        self.active_until = now + ACTIVE;
+        if woke {
+            self.warm_at = now;
+            self.hasten(now);
+        }
+        woke
+    }
+
+    /// Whether data was sent or received of late.
+    pub fn is_active(&self, now: Instant) -> bool {
+        now < self.active_until
+    }
+
     /// Adds a path as a candidate, or finds it. Where the set is full, the least useful path that is not preferred goes.
-    pub fn insert(&mut self, now: Instant, addresses: FourTuple) -> PathSlot {
-        if let Some(slot) = self.find(&addresses) {
+    pub fn insert(&mut self, now: Instant, via: Via, class: PathClass) -> PathSlot {
+        if let Some(slot) = self.find(&via) {
             return slot;
         }
         let free = self.slots.iter().position(Option::is_none);
         let index = match free {
             Some(index) => index,
-            None if self.slots.push(None).is_ok() => self.slots.len() - 1,
+            None if self.slots.len() < MAX_PATHS => {
+                self.slots.push(None);
+                self.slots.len() - 1
+            }
             None => self.least_useful(),
         };
-        self.slots[index] = Some(Path::new(addresses, now));
+        self.slots[index] = Some(Path::new(via, class, now));
         PathSlot(u8::try_from(index).expect("a path set has at most MAX_PATHS slots"))
+    }
+
+    /// Forgets the path by a relay, unless it is the preferred one: that only becomes suspect.
+    pub fn remove_relay(&mut self, now: Instant, relay: PeerIndex) {
+        let Some(slot) = self.find(&Via::Relay(relay)) else { return };
+        if Some(slot) != self.preferred {
+            self.slots[usize::from(slot.0)] = None;
+        } else if let Some(path) = self.get_mut(slot) {
+            path.suspect(now);
+        }
     }
 
     /// The slot to displace: candidates before proven paths, the oldest first, never the preferred one.
@@ -303,36 +306,41 @@ impl PathSet {
         }
     }
 
-    /// The next Ping that is due at `now`. A path whose probes all went unanswered is given up, or, when it is the
-    /// preferred one, becomes suspect: it is kept until something better is proven.
-    pub fn poll_probe(&mut self, now: Instant) -> Option<DueProbe> {
-        let preferred = self.preferred;
+    /// The next Ping that is due at `now`. A path whose probes all went unanswered is given up; the preferred one is kept
+    /// until something better is proven, and what would be better than the preferred one is sought on.
+    pub fn poll_probe(&mut self, now: Instant, mut token: impl FnMut() -> u64) -> Option<DueProbe> {
+        let class = self.preferred().map(|(_, path)| path.class);
         for index in 0..self.slots.len() {
             let slot = PathSlot(index as u8);
+            let (is_preferred, is_active) = (self.preferred == Some(slot), self.is_active(now));
             let Some(path) = self.slots[index].as_mut() else { continue };
-            // Longer than an answer takes, or the next probe would always follow.
-            let interval = path.rtt.smoothed().unwrap_or_default().clamp(PROBE_INTERVAL, MAX_PROBE_INTERVAL);
-            let Some(probe) = path.probe.as_mut().filter(|probe| probe.next <= now) else { continue };
-            if probe.sent >= PROBE_LIMIT {
-                path.probe = None;
-                if Some(slot) == preferred {
-                    path.suspect(now);
-                } else {
-                    self.slots[index] = None;
+            match path.step_probe(now) {
+                ProbeStep::Send(token) => return Some(DueProbe { slot, token }),
+                ProbeStep::Failed if is_preferred => path.suspect(now),
+                ProbeStep::Failed if path.state == PathState::Lost => {}
+                ProbeStep::Failed if path.last_proof.is_some() && Some(path.class) < class => path.lose(now, token()),
+                ProbeStep::Failed => self.slots[index] = None,
+                ProbeStep::Wait => {
+                    if let Some(token) = path.retry.as_mut().and_then(|retry| retry.poll(now, is_active)) {
+                        return Some(DueProbe { slot, token });
+                    }
                 }
-                continue;
             }
-            let token = probe.token.wrapping_add(probe.sent as u64);
-            probe.sent_at[probe.sent] = now;
-            probe.next = now + interval * (1 << probe.sent);
-            probe.sent += 1;
-            let (sent, first) = (probe.sent, probe.sent_at[0]);
-            if path.state == PathState::Usable && sent > SUSPECT_AFTER && now.since(first) >= path.patience() {
-                path.suspect(now);
-            }
-            return Some(DueProbe { slot, token });
         }
         None
+    }
+
+    /// Keeps a spare path warm while the pair is in use: it is probed every so often.
+    pub fn warm_standby(&mut self, now: Instant, token: impl FnOnce() -> u64) {
+        if self.warm_at > now {
+            return;
+        }
+        self.warm_at = if self.is_active(now) { now + RTT_INTERVAL } else { Instant::FAR_FUTURE };
+        if self.is_active(now)
+            && let Some((slot, _)) = self.standby()
+        {
+            self.probe(now, slot, token());
+        }
     }
 
     /// Whether a control datagram of `length` bytes may be sent on a path, and if so takes it off what an unproven address
@@ -344,74 +352,37 @@ impl PathSet {
         rest.is_some()
     }
 
-    /// Takes in a Pong: proves the path `slot`, if a Ping of its present burst carried `token`. Returns the round-trip time
+    /// Takes in a Pong: proves the path `slot`, if a Ping of its present probes carried `token`. Returns the round-trip time
     /// without `held`, the time the peer says it held the answer.
     pub fn on_pong(&mut self, now: Instant, slot: PathSlot, token: u64, held: Duration) -> Option<Duration> {
-        let path = self.get_mut(slot)?;
-        let elapsed = now.since(path.probe.as_ref()?.sent_at(token)?);
-        path.probe = None;
-        // A peer that exaggerates may not make the path look faster than half of what was measured.
-        let rtt = elapsed.saturating_sub(held.min(elapsed / 2));
-        self.prove(now, slot, Proof::Pong(rtt));
-        Some(rtt)
+        self.get_mut(slot)?.on_pong(now, token, held)
     }
 
     /// Records evidence that what this node sends on a path arrives.
     pub fn prove(&mut self, now: Instant, slot: PathSlot, proof: Proof) {
-        let Some(path) = self.get_mut(slot) else { return };
-        if let Proof::Pong(rtt) = proof {
-            path.rtt.update(rtt);
+        if let Some(path) = self.get_mut(slot) {
+            path.prove(now, proof);
         }
-        path.state = PathState::Usable;
-        path.suspect_since = None;
-        path.last_proof = Some(now);
-        path.unproven = None;
-        path.credit = None;
     }
 
     /// Takes in a receipt that covers the lane of `slot` up to `largest`, under the current session.
     pub fn on_receipt(&mut self, now: Instant, slot: PathSlot, largest: u64) {
-        let Some(path) = self.get_mut(slot) else { return };
-        let Some(last) = path.last_counter else { return };
-        let is_old = path.receipted.is_some_and(|receipted| largest <= receipted)
-            || path.first_counter.is_none_or(|first| largest < first);
-        if path.state == PathState::Candidate || largest > last || is_old {
-            return;
-        }
-        path.receipted = Some(largest);
-        self.prove(now, slot, Proof::Receipt);
-        if largest < last
-            && let Some(path) = self.get_mut(slot)
-        {
-            path.unproven = Some(now);
+        if let Some(path) = self.get_mut(slot) {
+            path.on_receipt(now, largest);
         }
     }
 
     /// Notes that data was sealed for a path with counters up to `counter`. Returns whether a deadline changed, so that
     /// the caller looks at its timers only then.
-    pub fn on_data_sent(&mut self, now: Instant, slot: PathSlot, counter: u64, mut token: impl FnMut() -> u64) -> bool {
-        let Some(path) = self.get_mut(slot) else { return false };
-        path.last_counter = Some(counter);
-        path.first_counter.get_or_insert(counter);
-        path.last_data = Some(now);
-        let measure = path.next_rtt <= now;
-        if measure {
-            path.next_rtt = now + RTT_INTERVAL;
-            path.start_probe(now, token());
-        }
-        let first = path.unproven.is_none();
-        if first {
-            path.unproven = Some(now);
-        }
-        first || measure
+    pub fn on_data_sent(&mut self, now: Instant, slot: PathSlot, counter: u64, token: impl FnMut() -> u64) -> bool {
+        let woke = self.touch(now);
+        self.get_mut(slot).is_some_and(|path| path.on_data_sent(now, counter, token)) | woke
     }
 
     /// Forgets lane counters: they belong to the session that was current.
     pub fn on_new_session(&mut self) {
         for (_, path) in self.iter_mut() {
-            path.last_counter = None;
-            path.first_counter = None;
-            path.receipted = None;
+            path.on_new_session();
         }
     }
 
@@ -460,27 +431,37 @@ impl PathSet {
         self.iter().filter_map(|(_, path)| path.last_proof).max()
     }
 
-    /// The host's addresses changed: a path pinned to an address that is gone lets the kernel choose anew, and every path
-    /// is probed at once.
+    /// The host's addresses changed, or it woke: a path pinned to an address that is gone lets the kernel choose anew, and
+    /// every path is probed at once.
     pub fn on_network_change(&mut self, now: Instant, local: &[IpAddr], mut token: impl FnMut() -> u64) {
         for (_, path) in self.iter_mut() {
-            if path.addresses.local.is_some_and(|addr| !local.contains(&addr)) {
-                path.addresses.local = None;
+            if let Via::Direct(addresses) = &mut path.via {
+                addresses.local = addresses.local.filter(|address| local.contains(address));
             }
             path.probe = None;
             path.start_probe(now, token());
         }
         self.drop_twins();
+        self.hasten(now);
+    }
+
+    /// Something makes it likelier that lost paths work again: they are sought anew at once.
+    pub fn hasten(&mut self, now: Instant) {
+        for (_, path) in self.iter_mut() {
+            if let Some(retry) = path.retry.as_mut() {
+                retry.hasten(now);
+            }
+        }
     }
 
     /// Where two slots came to hold one path, keeps the preferred one, or else the first.
     fn drop_twins(&mut self) {
         let preferred = self.preferred.map(|slot| usize::from(slot.0));
         for index in 0..self.slots.len() {
-            let Some(addresses) = self.slots[index].as_ref().map(|path| path.addresses) else { continue };
+            let Some(via) = self.slots[index].as_ref().map(|path| path.via) else { continue };
             let is_twin = |(other, path): (usize, &Option<Path>)| {
                 let before = Some(other) == preferred || (other < index && Some(index) != preferred);
-                other != index && before && path.as_ref().is_some_and(|path| path.addresses == addresses)
+                other != index && before && path.as_ref().is_some_and(|path| path.via == via)
             };
             if self.slots.iter().enumerate().any(is_twin) {
                 self.slots[index] = None;
@@ -490,63 +471,77 @@ impl PathSet {
 
     /// Forgets every path: the peer restarted or left, what was proven with its former self is void.
     pub fn reset(&mut self) {
-        self.slots.clear();
-        self.preferred = None;
+        let (active_until, warm_at) = (self.active_until, self.warm_at);
+        *self = PathSet { active_until, warm_at, ..PathSet::default() };
     }
 
     /// Chooses the preferred path anew; `select.rs` says how.
-    pub fn reselect(&mut self, now: Instant) -> Option<(Option<FourTuple>, FourTuple, SwitchReason)> {
-        super::select::reselect(self, now)
+    pub fn reselect(&mut self, now: Instant, token: impl FnOnce() -> u64) -> Option<Switch> {
+        select::reselect(self, now, token)
     }
 
-    /// When this set next wants [`PathSet::poll_probe`] or [`PathSet::check_liveness`] to be called.
+    /// When this set next wants to be looked at.
     pub fn next_deadline(&self) -> Instant {
-        self.iter().map(|(_, path)| path.next_deadline()).min().unwrap_or(Instant::FAR_FUTURE)
+        let paths = self.iter().map(|(_, path)| path.next_deadline()).min().unwrap_or(Instant::FAR_FUTURE);
+        paths.min(self.switch_at().unwrap_or(Instant::FAR_FUTURE)).min(self.warm_at)
+    }
+
+    /// When a path that has answered takes the place of a suspect one that has not.
+    fn switch_at(&self) -> Option<Instant> {
+        let (_, held) = self.preferred().filter(|(_, path)| path.state == PathState::Suspect)?;
+        let (_, standby) = self.standby()?;
+        (standby.last_proof >= held.suspect_since).then_some(held.grace_end()?)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::path::SocketId;
+    use crate::path::{SocketId, SwitchReason};
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn at(port: u16) -> FourTuple {
-        FourTuple { socket: SocketId(0), local: None, remote: ([192, 0, 2, 1], port).into() }
+    fn at(port: u16) -> Via {
+        Via::Direct(FourTuple { socket: SocketId(0), local: None, remote: ([192, 0, 2, 1], port).into() })
     }
+
+    const RELAY: Via = Via::Relay(PeerIndex(9));
 
     fn start() -> Instant {
         Instant::from_millis(1_000)
     }
 
+    fn switch(from: u16, to: u16, why: SwitchReason) -> Option<Switch> {
+        Some(Switch { from: Some((at(from), PathClass::Direct)), to: (at(to), PathClass::Direct), why })
+    }
+
     /// A set whose preferred path, at port 1, was proven at `start()` with an RTT of 10 ms.
     fn proven() -> (PathSet, PathSlot) {
         let mut set = PathSet::default();
-        let slot = set.insert(start(), at(1));
+        let slot = set.insert(start(), at(1), PathClass::Direct);
         set.prove(start(), slot, Proof::Pong(MS * 10));
-        assert_eq!(set.reselect(start()), Some((None, at(1), SwitchReason::First)));
+        assert_eq!(set.reselect(start(), || 0), Some(Switch { from: None, to: (at(1), PathClass::Direct), why: SwitchReason::First }));
         (set, slot)
     }
 
     #[test]
     fn a_new_address_is_a_candidate_and_moves_nothing() {
         let (mut set, slot) = proven();
-        let (new, _) = set.note_arrival(start(), &at(2), 1_000, || 7);
+        let (new, _) = set.note_arrival(start(), &at(2), PathClass::Direct, 1_000, || 7);
         assert_eq!(set.get(new).map(|path| path.state), Some(PathState::Candidate));
-        assert_eq!(set.reselect(start()), None);
+        assert_eq!(set.reselect(start(), || 0), None);
         assert_eq!(set.preferred_slot(), Some(slot));
         // Both are probed: the peer may have left the old address.
-        let probed: Vec<PathSlot, 4> =
-            core::iter::from_fn(|| set.poll_probe(start())).map(|probe| probe.slot).collect();
+        let probed: Vec<PathSlot> =
+            core::iter::from_fn(|| set.poll_probe(start(), || 0)).map(|probe| probe.slot).collect();
         assert_eq!(probed, [slot, new]);
     }
 
     #[test]
     fn only_the_pong_to_a_ping_of_this_path_proves_it() {
         let (mut set, slot) = proven();
-        let (new, _) = set.note_arrival(start(), &at(2), 1_000, || 7);
-        while set.poll_probe(start()).is_some() {}
+        let (new, _) = set.note_arrival(start(), &at(2), PathClass::Direct, 1_000, || 7);
+        while set.poll_probe(start(), || 0).is_some() {}
         let now = start() + MS * 20;
         assert_eq!(set.on_pong(now, new, 8, Duration::ZERO), None, "a token that was not sent yet");
         assert_eq!(set.on_pong(now, PathSlot(5), 7, Duration::ZERO), None, "a path that there is not");
@@ -559,11 +554,11 @@ mod tests {
     #[test]
     fn an_address_that_a_datagram_gave_is_not_sent_more_than_three_times_what_came() {
         let (mut set, _) = proven();
-        let (new, _) = set.note_arrival(start(), &at(2), 32, || 7);
+        let (new, _) = set.note_arrival(start(), &at(2), PathClass::Direct, 32, || 7);
         let mut sent = 0;
         for step in 0..40 {
             let now = start() + MS * 100 * step;
-            while let Some(probe) = set.poll_probe(now) {
+            while let Some(probe) = set.poll_probe(now, || 0) {
                 sent += usize::from(probe.slot == new && set.may_send(new, 43)) * 43;
             }
         }
@@ -573,16 +568,24 @@ mod tests {
     #[test]
     fn silence_makes_a_path_suspect_and_a_proven_one_takes_over() {
         let (mut set, slot) = proven();
-        let other = set.insert(start(), at(2));
+        let other = set.insert(start(), at(2), PathClass::Direct);
         set.prove(start(), other, Proof::Pong(MS * 50));
         assert!(set.on_data_sent(start(), slot, 0, || 1));
         assert!(!set.on_data_sent(start() + MS, slot, 1, || 1), "the deadline stands already");
         let patience = set.get(slot).map(Path::patience).unwrap_or_default();
         set.check_liveness(start() + patience - MS, || 1);
-        assert_eq!(set.reselect(start() + patience - MS), None);
-        set.check_liveness(start() + patience, || 1);
-        let switch = Some((Some(at(1)), at(2), SwitchReason::PathLost));
-        assert_eq!(set.reselect(start() + patience), switch);
+        assert_eq!((set.mirror(), set.reselect(start() + patience - MS, || 0)), (None, None));
+        let late = start() + patience;
+        set.check_liveness(late, || 1);
+        assert_eq!(set.mirror(), Some((other, at(2))), "what is sent goes both ways at once");
+        let probes: Vec<DueProbe> = core::iter::from_fn(|| set.poll_probe(late, || 0)).collect();
+        assert_eq!(set.reselect(late + MS * 200, || 0), None, "the other has not answered since");
+        set.warm_standby(late, || 2);
+        let token = probes.iter().find(|probe| probe.slot == other).unwrap().token;
+        assert_eq!(set.on_pong(late + MS * 20, other, token, Duration::ZERO), Some(MS * 20));
+        assert_eq!(set.reselect(late + MS * 20, || 0), None, "this one may still answer");
+        assert_eq!(set.next_deadline(), late + MS * 30);
+        assert_eq!(set.reselect(late + MS * 30, || 0), switch(1, 2, SwitchReason::PathLost));
     }
 
     #[test]
@@ -605,22 +608,22 @@ mod tests {
     #[test]
     fn a_faster_path_must_be_clearly_faster() {
         let (mut set, _) = proven();
-        let other = set.insert(start(), at(2));
+        let other = set.insert(start(), at(2), PathClass::Direct);
         set.prove(start(), other, Proof::Pong(MS * 9));
-        assert_eq!(set.reselect(start()), None);
+        assert_eq!(set.reselect(start(), || 0), None);
         for _ in 0..40 {
             set.prove(start(), other, Proof::Pong(MS * 5));
         }
-        assert_eq!(set.reselect(start()), Some((Some(at(1)), at(2), SwitchReason::Faster)));
+        assert_eq!(set.reselect(start(), || 0), switch(1, 2, SwitchReason::Faster));
     }
 
     #[test]
     fn probes_end_and_only_the_preferred_path_outlives_them() {
         let (mut set, slot) = proven();
-        let other = set.insert(start(), at(2));
+        let other = set.insert(start(), at(2), PathClass::Direct);
         set.probe_all(start(), || 1);
         for step in 0..40 {
-            while set.poll_probe(start() + MS * 100 * step).is_some() {}
+            while set.poll_probe(start() + MS * 100 * step, || 0).is_some() {}
         }
         assert!(set.get(other).is_none());
         assert_eq!(set.get(slot).map(|path| path.state), Some(PathState::Suspect));
@@ -629,28 +632,113 @@ mod tests {
 
     #[test]
     fn a_path_whose_local_address_changes_into_another_s_is_one_path() {
-        let pinned = |ip: [u8; 4]| FourTuple { local: Some(ip.into()), ..at(1) };
+        let pinned = |ip: [u8; 4]| Via::Direct(FourTuple { local: Some(ip.into()), ..at(1).direct().unwrap() });
         let (old, new) = (pinned([10, 0, 0, 1]), pinned([10, 0, 0, 2]));
         let mut set = PathSet::default();
-        let slot = set.insert(start(), old);
+        let slot = set.insert(start(), old, PathClass::Direct);
         set.prove(start(), slot, Proof::Handshake);
-        set.reselect(start());
-        let (other, _) = set.note_arrival(start(), &new, 100, || 1);
+        set.reselect(start(), || 0);
+        let (other, _) = set.note_arrival(start(), &new, PathClass::Direct, 100, || 1);
         assert_ne!(slot, other);
         set.on_network_change(start(), &["10.0.0.2".parse().unwrap()], || 2);
-        assert_eq!(set.note_arrival(start(), &new, 100, || 3), (slot, false));
+        assert_eq!(set.note_arrival(start(), &new, PathClass::Direct, 100, || 3), (slot, false));
         assert_eq!(set.iter().count(), 1);
-        assert_eq!(set.preferred().map(|(_, path)| path.addresses), Some(new));
+        assert_eq!(set.preferred().map(|(_, path)| path.via), Some(new));
     }
 
     #[test]
     fn a_full_set_displaces_candidates_before_proven_paths() {
         let (mut set, slot) = proven();
         for port in 2..100 {
-            set.note_arrival(start() + MS * u32::from(port), &at(port), 100, || 1);
+            set.note_arrival(start() + MS * u32::from(port), &at(port), PathClass::Direct, 100, || 1);
         }
         assert_eq!(set.iter().count(), MAX_PATHS);
         assert_eq!(set.preferred_slot(), Some(slot));
         assert!(set.find(&at(1)).is_some() && set.find(&at(99)).is_some());
+    }
+
+    /// `proven()` with a path by a relay beside it, and the direct one lost.
+    fn on_relay() -> (PathSet, PathSlot, Instant) {
+        let (mut set, slot) = proven();
+        let relay = set.insert(start(), RELAY, PathClass::Relay);
+        set.prove(start(), relay, Proof::Pong(MS * 5));
+        assert_eq!(set.reselect(start(), || 0), None, "a faster relay is no reason to leave a direct path");
+        set.on_data_sent(start(), slot, 0, || 1);
+        let late = start() + MS * 200;
+        set.check_liveness(late, || 1);
+        set.prove(late, relay, Proof::Pong(MS * 5));
+        let now = late + MS * 250;
+        let switch = set.reselect(now, || 100).unwrap();
+        assert_eq!((switch.to, switch.why), ((RELAY, PathClass::Relay), SwitchReason::PathLost));
+        (set, slot, now)
+    }
+
+    #[test]
+    fn a_lost_direct_path_is_sought_and_returns_after_three_answers() {
+        let (mut set, slot, lost) = on_relay();
+        assert_eq!(set.get(slot).map(|path| path.state), Some(PathState::Lost));
+        let mut answers = 0;
+        let mut now = lost;
+        while answers < 3 {
+            now = now.max(set.next_deadline()) + MS;
+            assert!(now < lost + MS * 900, "back within a second");
+            let relay = set.preferred_slot().unwrap();
+            set.on_data_sent(now, relay, 1, || 5);
+            set.prove(now, relay, Proof::Receipt);
+            while let Some(probe) = set.poll_probe(now, || 0) {
+                assert_eq!(set.reselect(now, || 0), None);
+                if probe.slot == slot && probe.token >= 100 {
+                    answers += u32::from(set.on_pong(now + MS, slot, probe.token, Duration::ZERO).is_some());
+                }
+            }
+            set.warm_standby(now, || 7);
+        }
+        let back = set.reselect(now + MS, || 0).unwrap();
+        assert_eq!((back.to, back.why), ((at(1), PathClass::Direct), SwitchReason::Upgrade));
+    }
+
+    #[test]
+    fn receipts_of_what_went_both_ways_prove_neither() {
+        let (mut set, slot) = proven();
+        let relay = set.insert(start(), RELAY, PathClass::Relay);
+        set.prove(start(), relay, Proof::Pong(MS * 5));
+        set.on_data_sent(start(), slot, 0, || 1);
+        let late = start() + MS * 200;
+        set.check_liveness(late, || 1);
+        set.on_data_sent(late, slot, 1, || 1);
+        assert!(set.take_mirror(late, 1, 100));
+        set.on_receipt(late + MS, slot, 1);
+        assert_eq!(set.get(slot).map(|path| path.state), Some(PathState::Suspect));
+        set.on_data_sent(late + MS, slot, 2, || 1);
+        set.on_receipt(late + MS * 2, slot, 2);
+        assert_eq!(set.get(slot).map(|path| path.state), Some(PathState::Usable));
+    }
+
+    #[test]
+    fn data_that_leaves_the_preferred_path_puts_it_in_doubt() {
+        let (mut set, slot) = proven();
+        let relay = set.insert(start(), RELAY, PathClass::Relay);
+        set.prove(start(), relay, Proof::Pong(MS * 5));
+        set.note_data(start(), slot, || 1);
+        assert!(set.mirror().is_none());
+        assert!(set.note_data(start() + MS * 300, relay, || 1));
+        assert_eq!(set.mirror(), Some((relay, RELAY)));
+        assert_eq!(set.poll_probe(start() + MS * 300, || 0).map(|probe| probe.slot), Some(slot));
+    }
+
+    #[test]
+    fn a_pair_that_is_not_in_use_seeks_nothing() {
+        let (mut set, _, lost) = on_relay();
+        let mut now = lost;
+        while set.next_deadline() != Instant::FAR_FUTURE {
+            now = now.max(set.next_deadline());
+            assert!(now < lost + Duration::from_secs(60));
+            while set.poll_probe(now, || 0).is_some() {}
+            set.warm_standby(now, || 7);
+            set.check_liveness(now, || 7);
+        }
+        let relay = set.preferred_slot().unwrap();
+        assert!(set.on_data_sent(now, relay, 9, || 1));
+        assert!(set.next_deadline() <= now + MS * 100, "and at once when it is again");
     }
 }

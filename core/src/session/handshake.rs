@@ -15,7 +15,7 @@ use super::sessions::Agreed;
 use super::{BootId, Cipher, Cookie, CryptoBackend, Tunnel};
 use crate::config::{NetworkId, NodeConfig};
 use crate::identity::{Identity, PeerId};
-use crate::path::FourTuple;
+use crate::path::Via;
 use crate::time::Instant;
 use crate::wire::hello::{NO_COOKIE_MAC, SUITE_IKPSK2};
 use crate::wire::{
@@ -90,7 +90,7 @@ pub(crate) struct Initiation {
     /// The Hello.
     pub(crate) datagram: Box<[u8]>,
     /// Where it was sent.
-    pub(crate) asked: heapless::Vec<FourTuple, MAX_PLACES>,
+    pub(crate) asked: heapless::Vec<Via, MAX_PLACES>,
     /// The cookie that the peer gave, if it did.
     cookie: Option<Cookie>,
     /// A cookie that came when the Hello carried one already: for the next Hello.

@@ -11,7 +11,7 @@ use heapless::Vec;
 
 use super::{Cipher, Tunnel};
 use crate::overlay::PeerIndex;
-use crate::path::FourTuple;
+use crate::path::Via;
 use crate::rng::Rng;
 use crate::time::Instant;
 
@@ -164,7 +164,7 @@ pub(crate) struct Pending {
     /// The HelloAck.
     pub(crate) ack: Box<[u8]>,
     /// Where the Hello came from, and the HelloAck went.
-    pub(crate) path: FourTuple,
+    pub(crate) path: Via,
 }
 
 /// Which session indices of this node are in use, by which peer, and which of them answered a Hello.
@@ -406,7 +406,7 @@ mod tests {
     use super::super::RustCrypto;
     use super::super::noise::Established;
     use super::*;
-    use crate::path::SocketId;
+    use crate::path::{FourTuple, SocketId};
     use zeroize::Zeroizing;
 
     const NOW: Instant = Instant::from_millis(1_000);
@@ -429,7 +429,8 @@ mod tests {
     }
 
     fn pending_at(now: Instant, index: u32) -> Pending {
-        let path = FourTuple { socket: SocketId(0), local: None, remote: "192.0.2.1:1".parse().unwrap() };
+        let path =
+            Via::Direct(FourTuple { socket: SocketId(0), local: None, remote: "192.0.2.1:1".parse().unwrap() });
         Pending { session: session_at(now, index, false), ack: Box::new([]), path }
     }
 

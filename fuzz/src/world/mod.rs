@@ -577,7 +577,7 @@ fn start(side: Side, setup: &Setup, seed: [u8; 32], now: Instant, crypto: &Glass
     let config = NodeConfig {
         network_id: NetworkId::new("fuzz").expect("the name is short"),
         network_key: setup.network_key.then(|| NetworkKey::new([5; 32])),
-        sockets: vec![SocketInfo { id: SocketId(0), family: Family::V4 }],
+        sockets: vec![SocketInfo { id: SocketId(0), family: Family::V4, port: 4100 }],
         peers: vec![other(side, setup), absent(side)],
         policy: Policy::default(),
         own_prefixes: prefixes(side, Owner::Own),

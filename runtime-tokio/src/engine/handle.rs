@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use vine_core::overlay::Prefix;
-use vine_core::path::FourTuple;
+use vine_core::path::{PathClass, Via};
 use vine_core::{Command, CommandError, Event, Instant, Node, PeerConfig, PeerId, Policy};
 
 use super::clock::Clock;
@@ -48,7 +48,9 @@ pub struct Stopped;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pong {
     /// The path by which the Ping went out.
-    pub path: FourTuple,
+    pub path: Via<PeerId>,
+    /// Its class.
+    pub class: PathClass,
     /// Its round-trip time.
     pub rtt: Duration,
 }
@@ -131,8 +133,9 @@ impl EngineHandle {
         let answer = async {
             loop {
                 match events.recv().await {
-                    Ok(Event::PingReply { peer: from, token: echo, path, rtt }) if from == peer && echo == token => {
-                        return Ok(Pong { path, rtt });
+                    Ok(Event::PingReply { peer: from, token: echo, path, class, rtt })
+                        if from == peer && echo == token => {
+                        return Ok(Pong { path, class, rtt });
                     }
                     Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
                     Err(broadcast::error::RecvError::Closed) => return Err(Stopped.into()),

@@ -80,7 +80,7 @@ fn machines() -> Option<[Machine; 2]> {
         let config = NodeConfig {
             network_id: NetworkId::new("no-std").ok()?,
             network_key: None,
-            sockets: vec![SocketInfo { id: SOCKET, family: Family::V4 }],
+            sockets: vec![SocketInfo { id: SOCKET, family: Family::V4, port: 4100 }],
             peers: vec![peer],
             policy: Policy::default(),
             own_prefixes: vec![prefix(n)?],

@@ -179,7 +179,7 @@ impl Host {
         (seed, origin): ([u8; 32], Instant),
         crypto: Box<dyn CryptoBackend>,
     ) {
-        let sockets = [Family::V4, Family::V6].map(|family| SocketInfo { id: socket_of(family), family });
+        let sockets = [Family::V4, Family::V6].map(|family| SocketInfo { id: socket_of(family), family, port: super::PORT });
         let config = NodeConfig {
             network_id: NetworkId::new(&self.spec.network_id).expect("the simulator names networks well"),
             network_key: self.spec.network_key.map(NetworkKey::new),

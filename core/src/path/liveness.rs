@@ -1,0 +1,339 @@
+//! One path: its proof, how long it may stay without, and the Pings that ask for it.
+
+use core::ops::Range;
+use core::time::Duration;
+
+use super::retry::Retry;
+use super::{PathClass, RttEstimator, Via};
+use crate::time::Instant;
+
+/// Probes sent on a path that answers none before the burst ends.
+pub(super) const PROBE_LIMIT: usize = 4;
+
+/// A path that leaves this many probes of one burst unanswered is suspect.
+const SUSPECT_AFTER: usize = 2;
+
+/// First interval between probes of one burst; it doubles.
+const PROBE_INTERVAL: Duration = Duration::from_millis(150);
+
+/// The first interval on a slow path.
+const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A path whose smoothed RTT is measured anew this often while data is sent on it.
+pub(super) const RTT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Shortest time without a receipt before a path is suspected (DESIGN section 5: failover).
+pub(super) const SUSPECT_FLOOR: Duration = Duration::from_millis(200);
+
+/// Longest time without a receipt before a path is suspected: twice what it ever took at best, within these bounds.
+const PATIENCE_LIMIT: Range<Duration> = Duration::from_secs(1)..Duration::from_secs(3);
+
+/// Margin above the RTT: a receiver may hold a receipt for this long.
+const RECEIPT_DELAY: Duration = Duration::from_millis(50);
+
+/// How long a suspect path has at least, and at most, to answer a probe before another takes its place. What is sent
+/// meanwhile is mirrored.
+const GRACE: Range<Duration> = Duration::from_millis(20)..Duration::from_millis(250);
+
+/// A path that was lost answers this many probes in a row, times the losses of late, before it carries data again.
+const TRIAL: u8 = 3;
+const MAX_TRIAL: u8 = 9;
+
+/// For so long a loss counts.
+const LOSS_MEMORY: Duration = Duration::from_secs(300);
+
+/// What is known of a path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PathState {
+    /// Heard of or heard from, not yet proven in both directions. Carries Pings only.
+    Candidate,
+    /// A Ping sent on it was answered.
+    Usable,
+    /// It was usable, but something sent on it has not been receipted in time.
+    Suspect,
+    /// It was usable and has been given up for another. It is sought, and has to prove itself several times.
+    Lost,
+}
+
+impl PathState {
+    /// The name used in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            PathState::Candidate => "candidate",
+            PathState::Usable => "usable",
+            PathState::Suspect => "suspect",
+            PathState::Lost => "lost",
+        }
+    }
+}
+
+/// The evidence that made a path usable or kept it so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Proof {
+    /// A Pong, with the round-trip time it shows.
+    Pong(Duration),
+    /// The handshake went out by this path and its answer came back by it (compare RFC 9000 section 8.1).
+    Handshake,
+    /// A receipt of data that was sent on this path.
+    Receipt,
+}
+
+/// One burst of Pings on a path, until one is answered or the burst is given up. The n-th Ping carries `token + n`, so that
+/// a Pong tells which one it answers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Probe {
+    token: u64,
+    sent_at: [Instant; PROBE_LIMIT],
+    sent: usize,
+    pub(super) next: Instant,
+}
+
+/// What a burst of probes wants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ProbeStep {
+    /// Nothing now.
+    Wait,
+    /// A Ping with this token.
+    Send(u64),
+    /// All of it stayed unanswered.
+    Failed,
+}
+
+/// One path of a peer.
+#[derive(Clone, Debug)]
+pub struct Path {
+    /// The way it takes.
+    pub via: Via,
+    /// How it came to be.
+    pub class: PathClass,
+    /// What is known of it.
+    pub state: PathState,
+    /// Its round-trip time.
+    pub rtt: RttEstimator,
+    /// The last evidence that what this node sends on it arrives.
+    pub last_proof: Option<Instant>,
+    /// Since when data sent on it is without receipt: when the first of it was sent, or when the last receipt that covered a
+    /// part of it came.
+    pub unproven: Option<Instant>,
+    /// The highest counter used on its lane under the current session, if any was.
+    pub last_counter: Option<u64>,
+    /// The first counter that was used on it: earlier ones of its lane were of a former path in this slot.
+    first_counter: Option<u64>,
+    /// The highest counter of it that a receipt covered.
+    receipted: Option<u64>,
+    /// Counters that another path carried too: receipts of them prove nothing of this one.
+    mirrored: Range<u64>,
+    /// Since when it is suspect.
+    pub(super) suspect_since: Option<Instant>,
+    /// Last use by data of this node.
+    pub last_data: Option<Instant>,
+    pub(super) created: Instant,
+    pub(super) probe: Option<Probe>,
+    pub(super) retry: Option<Retry>,
+    /// How often it was lost of late, and when last.
+    losses: u8,
+    last_loss: Option<Instant>,
+    next_rtt: Instant,
+    /// Bytes that may be sent on it before it is proven; no limit once it was.
+    pub(super) credit: Option<u32>,
+}
+
+impl Path {
+    pub(super) fn new(via: Via, class: PathClass, now: Instant) -> Path {
+        Path {
+            via,
+            class,
+            state: PathState::Candidate,
+            rtt: RttEstimator::default(),
+            last_proof: None,
+            unproven: None,
+            last_counter: None,
+            first_counter: None,
+            receipted: None,
+            mirrored: 0..0,
+            suspect_since: None,
+            last_data: None,
+            created: now,
+            probe: None,
+            retry: None,
+            losses: 0,
+            last_loss: None,
+            next_rtt: now,
+            // A relay is an allowed peer that has agreed; an address may be anybody's.
+            credit: via.direct().map(|_| 0),
+        }
+    }
+
+    /// How long something may stay without receipt before the path is suspected.
+    pub fn patience(&self) -> Duration {
+        let (smoothed, minimum) = (self.rtt.smoothed().unwrap_or(Duration::from_millis(100)), self.rtt.minimum());
+        // One sample of a host that slept says nothing of the path: it may not buy a dead path more than this.
+        let longest = (minimum * 2).clamp(PATIENCE_LIMIT.start, PATIENCE_LIMIT.end);
+        (smoothed + self.rtt.variation() * 4 + RECEIPT_DELAY).min(longest).max(SUSPECT_FLOOR)
+    }
+
+    /// Until when a suspect path may still answer before another takes its place.
+    pub(super) fn grace_end(&self) -> Option<Instant> {
+        let round_trip = self.rtt.smoothed().unwrap_or_default() + self.rtt.variation() * 4;
+        Some(self.suspect_since? + round_trip.clamp(GRACE.start, GRACE.end))
+    }
+
+    /// Marks the path as suspect.
+    pub(super) fn suspect(&mut self, now: Instant) {
+        self.state = PathState::Suspect;
+        if self.suspect_since.is_none() {
+            self.suspect_since = Some(now);
+            self.mirrored = 0..0;
+        }
+    }
+
+    /// Gives the path up for another. It is sought from now on.
+    pub(super) fn lose(&mut self, now: Instant, token: u64) {
+        self.state = PathState::Lost;
+        self.suspect_since = None;
+        self.unproven = None;
+        let counts = self.last_loss.is_some_and(|last| now.since(last) < LOSS_MEMORY);
+        self.losses = if counts { self.losses.saturating_add(1) } else { 1 };
+        self.last_loss = Some(now);
+        self.retry = Some(Retry::new(now, token));
+    }
+
+    /// Begins a burst of probes with `token`, unless one is running.
+    pub(super) fn start_probe(&mut self, now: Instant, token: u64) {
+        if self.probe.is_none() {
+            self.probe = Some(Probe { token, sent_at: [now; PROBE_LIMIT], sent: 0, next: now });
+        }
+    }
+
+    /// Goes on with the burst.
+    pub(super) fn step_probe(&mut self, now: Instant) -> ProbeStep {
+        // Longer than an answer takes, or the next probe would always follow.
+        let interval = self.rtt.smoothed().unwrap_or_default().clamp(PROBE_INTERVAL, MAX_PROBE_INTERVAL);
+        let Some(probe) = self.probe.as_mut().filter(|probe| probe.next <= now) else { return ProbeStep::Wait };
+        if probe.sent >= PROBE_LIMIT {
+            self.probe = None;
+            return ProbeStep::Failed;
+        }
+        let token = probe.token.wrapping_add(probe.sent as u64);
+        probe.sent_at[probe.sent] = now;
+        probe.next = now + interval * (1 << probe.sent);
+        probe.sent += 1;
+        let (sent, first) = (probe.sent, probe.sent_at[0]);
+        if self.state == PathState::Usable && sent > SUSPECT_AFTER && now.since(first) >= self.patience() {
+            self.suspect(now);
+        }
+        ProbeStep::Send(token)
+    }
+
+    /// Takes in a Pong. Returns the round-trip time without `held`, the time the peer says it held the answer, where it
+    /// answers a Ping of the burst or of the search.
+    pub(super) fn on_pong(&mut self, now: Instant, token: u64, held: Duration) -> Option<Duration> {
+        // A peer that exaggerates may not make the path look faster than half of what was measured.
+        let rtt = |elapsed: Duration| elapsed.saturating_sub(held.min(elapsed / 2));
+        if let Some(sent_at) = self.probe.as_ref().and_then(|probe| probe.sent_at(token)) {
+            self.probe = None;
+            let rtt = rtt(now.since(sent_at));
+            if self.state == PathState::Lost {
+                self.rtt.update(rtt);
+            } else {
+                self.prove(now, Proof::Pong(rtt));
+            }
+            return Some(rtt);
+        }
+        let (elapsed, answers) = self.retry.as_mut()?.on_pong(now, token)?;
+        let rtt = rtt(elapsed);
+        if self.state != PathState::Lost || answers >= self.trial() {
+            self.prove(now, Proof::Pong(rtt));
+        } else {
+            self.rtt.update(rtt);
+        }
+        Some(rtt)
+    }
+
+    /// Answers in a row that a lost path owes.
+    fn trial(&self) -> u8 {
+        TRIAL.saturating_mul(self.losses.max(1)).min(MAX_TRIAL)
+    }
+
+    /// Records evidence that what this node sends on the path arrives.
+    pub(super) fn prove(&mut self, now: Instant, proof: Proof) {
+        if let Proof::Pong(rtt) = proof {
+            self.rtt.update(rtt);
+        }
+        self.state = PathState::Usable;
+        self.suspect_since = None;
+        self.last_proof = Some(now);
+        self.unproven = None;
+        self.retry = None;
+        self.credit = None;
+    }
+
+    /// Takes in a receipt that covers the path's lane up to `largest`, under the current session.
+    pub(super) fn on_receipt(&mut self, now: Instant, largest: u64) {
+        let Some(last) = self.last_counter else { return };
+        let is_old = self.receipted.is_some_and(|receipted| largest <= receipted)
+            || self.first_counter.is_none_or(|first| largest < first);
+        let is_idle = matches!(self.state, PathState::Candidate | PathState::Lost);
+        if is_idle || largest > last || is_old {
+            return;
+        }
+        self.receipted = Some(largest);
+        if self.mirrored.contains(&largest) {
+            return;
+        }
+        self.prove(now, Proof::Receipt);
+        if largest < last {
+            self.unproven = Some(now);
+        }
+    }
+
+    /// Notes that data was sealed for the path with counters up to `counter`. Returns whether a deadline changed.
+    pub(super) fn on_data_sent(&mut self, now: Instant, counter: u64, mut token: impl FnMut() -> u64) -> bool {
+        self.last_counter = Some(counter);
+        self.first_counter.get_or_insert(counter);
+        self.last_data = Some(now);
+        let measure = self.next_rtt <= now;
+        if measure {
+            self.next_rtt = now + RTT_INTERVAL;
+            self.start_probe(now, token());
+        }
+        let first = self.unproven.is_none();
+        if first {
+            self.unproven = Some(now);
+        }
+        first || measure
+    }
+
+    /// Notes that data with counters up to `counter` went by another path too.
+    pub(super) fn on_mirrored(&mut self, first: u64, counter: u64) {
+        let start = if self.mirrored.is_empty() { first } else { self.mirrored.start };
+        self.mirrored = start..counter + 1;
+    }
+
+    /// Forgets lane counters: they belong to the session that was current.
+    pub(super) fn on_new_session(&mut self) {
+        self.last_counter = None;
+        self.first_counter = None;
+        self.receipted = None;
+        self.mirrored = 0..0;
+    }
+
+    /// The next deadline of the path.
+    pub(super) fn next_deadline(&self) -> Instant {
+        let probe = self.probe.map_or(Instant::FAR_FUTURE, |probe| probe.next);
+        let liveness = match (self.state, self.unproven) {
+            (PathState::Usable, Some(unproven)) => unproven + self.patience(),
+            _ => Instant::FAR_FUTURE,
+        };
+        let retry = self.retry.map_or(Instant::FAR_FUTURE, |retry| retry.next());
+        probe.min(liveness).min(retry)
+    }
+}
+
+impl Probe {
+    /// When the Ping with `token` was sent, if it is one of this burst.
+    fn sent_at(&self, token: u64) -> Option<Instant> {
+        let index = usize::try_from(token.wrapping_sub(self.token)).ok()?;
+        self.sent_at.get(..self.sent)?.get(index).copied()
+    }
+}
