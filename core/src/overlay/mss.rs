@@ -71,7 +71,7 @@ fn amend_checksum(header: &mut [u8], at: usize, old: u16, new: u16) {
     let Some(checksum) = word(header, TcpHeader::CHECKSUM_OFFSET) else { return };
     // The checksum is over words at even places. A value at an odd one adds its halves the other way round (RFC 1071
     // section 2 (B)).
-    let (old, new) = if at % 2 == 0 { (old, new) } else { (old.swap_bytes(), new.swap_bytes()) };
+    let (old, new) = if at.is_multiple_of(2) { (old, new) } else { (old.swap_bytes(), new.swap_bytes()) };
     put_word(header, TcpHeader::CHECKSUM_OFFSET, replace_word(checksum, old, new));
 }
 

@@ -469,6 +469,7 @@ mod tests {
     use super::*;
     use core::num::NonZeroU32;
     use proptest::prelude::*;
+    use std::boxed::Box;
     use std::vec;
     use std::vec::Vec;
 
@@ -601,9 +602,9 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Told {
         Plain(Message<'static>),
-        Ack(AckBody),
+        Ack(Box<AckBody>),
         Fragment(u32, u16, Vec<u8>, u16),
-        Signal(SignalRole, SignalBody, Vec<u8>),
+        Signal(SignalRole, Box<SignalBody>, Vec<u8>),
     }
 
     impl Told {
@@ -653,10 +654,10 @@ mod tests {
         prop_oneof![
             4 => any_plain().prop_map(Told::Plain),
             1 => (any::<(u8, u64)>(), range).prop_map(|((path, delay_us), range)| {
-                Told::Ack(AckBody::new(path, delay_us, [range]).unwrap())
+                Told::Ack(Box::new(AckBody::new(path, delay_us, [range]).unwrap()))
             }),
             1 => part.prop_map(|(id, offset, bytes, behind)| Told::Fragment(id, offset, bytes, behind)),
-            1 => any_signal().prop_map(|(role, body)| Told::Signal(role, body, Vec::new())),
+            1 => any_signal().prop_map(|(role, body)| Told::Signal(role, Box::new(body), Vec::new())),
         ]
     }
 
