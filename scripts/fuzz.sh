@@ -26,6 +26,8 @@ targets=(
   "tun_packet 128 10000000"
   "gather 128 10000000"
   "checksum 256 10000000"
+  "fragment 400 10000000"
+  "mss 256 10000000"
   "noise_1 256 10000000"
   "noise_2 256 10000000"
   "tunnel 400 10000000"

@@ -7,13 +7,16 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::Path;
 
 use vine_core::wire::hello::{COOKIE_DATAGRAM_LEN, MAX_HANDSHAKE_LEN, Mac, NO_COOKIE_MAC, SUITE_IKPSK2};
 use vine_core::wire::{
-    Capabilities, Ciphers, CloseReason, CookieReply, FrameDecoder, FrameError, Header, HeaderError, Hello, HelloAck,
-    HelloAckPayload, HelloError, HelloPayload, IpVersion, Lane, MAX_FRAME_LEN, Message, MessageError, MessageWriter,
-    Messages, MsgId, Payload, ReadError, Reader, TlvError, Writer, frame, varint,
+    AckBody, Candidate, CandidateKind, Capabilities, CheckOutcome, CheckResult, Ciphers, CloseReason, CookieReply,
+    FragmentPart, FrameDecoder, FrameError, Header, HeaderError, Hello, HelloAck, HelloAckPayload, HelloError,
+    HelloPayload, IpVersion, Lane, MAX_FRAME_LEN, MAX_PACKET_NUMBER, Message, MessageError, MessageWriter, Messages,
+    MsgId, NatVerdict, Payload, ReadError, Reader, RelayClose, RelayCloseReason, RelayOpen, RelayRole, SignalBody,
+    SignalRole, TlvError, Writer, frame, varint,
 };
 
 const FILE: &str = "tests/vectors/wire.txt";
@@ -69,9 +72,10 @@ fn every_message_has_its_golden_bytes() {
 }
 
 fn all() -> Vec<Vector> {
-    let accepted = [varints(), headers(), handshake_datagrams(), handshake_payloads(), messages(), frames()];
-    let refused = [rejected_envelopes(), rejected_contents()];
-    accepted.into_iter().chain(refused).flatten().collect()
+    let handshake = [varints(), headers(), handshake_datagrams(), handshake_payloads()];
+    let sealed = [messages(), numbered_messages(), relay_messages(), signals(), frames()];
+    let refused = [rejected_envelopes(), rejected_contents(), rejected_messages(), rejected_relay_messages()];
+    handshake.into_iter().chain(sealed).chain(refused).flatten().collect()
 }
 
 fn varints() -> Vec<Vector> {
@@ -127,7 +131,13 @@ fn headers() -> Vec<Vector> {
             Header::sealed(RESPONDER, id, true),
             &[[0xcc; 20].as_slice(), &tag].concat(),
         ),
-        vector("nonce", "the AEAD nonce of the two before", id.nonce(), |bytes| {
+        header(
+            "relayed.cookie",
+            "whole datagram: to handle 0x99aabbcc with token 0x0102030405060708, around the vector cookie",
+            Header::relayed(NonZeroU32::new(0x99aa_bbcc).unwrap(), 0x0102_0304_0506_0708),
+            &CookieReply::encode(INITIATOR, &COOKIE, |_| [0xaa; 16]),
+        ),
+        vector("nonce", "the AEAD nonce of the two sealed ones", id.nonce(), |bytes| {
             let id = MsgId::from_raw(Reader::new(&bytes[4..]).u64().unwrap());
             assert_eq!((bytes[..4].iter().sum::<u8>(), id.lane(), id.counter()), (0, Lane(2), 0x0a_0b0c));
         }),
@@ -242,7 +252,7 @@ fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-fn payload_of(messages: &[Message], pad_to: usize) -> Vec<u8> {
+fn payload_of(messages: &[Message<'_>], pad_to: usize) -> Vec<u8> {
     let mut buf = [0; 512];
     let mut writer = MessageWriter::new(&mut buf);
     for message in messages {
@@ -253,6 +263,19 @@ fn payload_of(messages: &[Message], pad_to: usize) -> Vec<u8> {
     buf[..len].to_vec()
 }
 
+/// A vector of a payload that holds these messages.
+fn payload(name: &'static str, about: &'static str, messages: &'static [Message<'static>], bytes: Vec<u8>) -> Vector {
+    vector(name, about, bytes, move |bytes| {
+        assert_eq!(Payload::classify(bytes), Payload::Messages);
+        assert_eq!(Messages::new(bytes).collect::<Result<Vec<_>, _>>().as_deref(), Ok(messages));
+    })
+}
+
+/// A vector of a payload that holds one message.
+fn one(name: &'static str, about: &'static str, message: Message<'static>) -> Vector {
+    payload(name, about, vec![message].leak(), payload_of(&[message], 0))
+}
+
 fn messages() -> Vec<Vector> {
     let ping = Message::Ping { token: 0x0102_0304_0506_0708, path: 3 };
     let pong = |observed| Message::Pong { token: 0x0102_0304_0506_0708, path: 3, delay_us: 300, observed };
@@ -260,13 +283,6 @@ fn messages() -> Vec<Vector> {
     let v6 = pong(address("[2001:db8::1]:4100"));
     let receipt = Message::Receipt { lane: Lane(2), largest: 1_000_000, received: 999_000 };
     let last = Message::Receipt { lane: Lane(255), largest: MsgId::MAX_COUNTER, received: u64::MAX };
-    let payload = |name, about, messages: &'static [Message], bytes: Vec<u8>| {
-        vector(name, about, bytes, move |bytes| {
-            assert_eq!(Payload::classify(bytes), Payload::Messages);
-            assert_eq!(Messages::new(bytes).collect::<Result<Vec<_>, _>>().as_deref(), Ok(messages));
-        })
-    };
-    let one = |name, about, message: Message| payload(name, about, vec![message].leak(), payload_of(&[message], 0));
     let longer = [&[0x01, 11, 8, 7, 6, 5, 4, 3, 2, 1, 3, 0xff, 0xff], &payload_of(&[receipt], 0)[..]].concat();
     let unknown = [&[0x3f, 2, 0xff, 0xff], &payload_of(&[ping], 0)[..]].concat();
     vec![
@@ -306,6 +322,122 @@ fn messages() -> Vec<Vector> {
         vector("payload.ipv6", "the first bytes of an IPv6 packet", [0x60, 0, 0, 0], |bytes| {
             assert_eq!(Payload::classify(bytes), Payload::Ip(IpVersion::V6));
         }),
+    ]
+}
+
+/// The other end of a channel, or whom a Signal is for.
+const PEER: [u8; 32] = [0xd1; 32];
+
+fn ack(ranges: &'static [std::ops::RangeInclusive<u64>]) -> Message<'static> {
+    let body = AckBody::new(3, 300, ranges.iter().cloned()).unwrap();
+    Message::Ack(Box::leak(Box::new(body)).as_ack())
+}
+
+fn signal(role: SignalRole, body: &SignalBody) -> Message<'static> {
+    Message::Signal(body.to_signal(role, Box::leak(Box::new([0; SignalBody::SCRATCH_LEN]))))
+}
+
+fn full_signal() -> SignalBody {
+    let candidate = |kind, text| Candidate { kind, address: address(text) };
+    let result = |text, outcome| CheckResult { address: address(text), outcome };
+    SignalBody {
+        stamp: 1_767_225_600_000,
+        wants_answer: true,
+        nat: NatVerdict::EndpointIndependent,
+        candidates: [
+            candidate(CandidateKind::Interface, "192.0.2.1:4100"),
+            candidate(CandidateKind::Reflexive, "198.51.100.1:4100"),
+            candidate(CandidateKind::Configured, "[2001:db8::1]:4100"),
+            candidate(CandidateKind::LastKnown, "203.0.113.1:4100"),
+        ]
+        .into_iter()
+        .collect(),
+        results: [
+            result("192.0.2.2:4100", CheckOutcome::Waiting),
+            result("198.51.100.2:4100", CheckOutcome::Answered),
+            result("[2001:db8::2]:4100", CheckOutcome::Silent),
+            result("127.0.0.1:4100", CheckOutcome::Refused),
+        ]
+        .into_iter()
+        .collect(),
+    }
+}
+
+fn numbered_messages() -> Vec<Vector> {
+    let part = |offset, bytes: &'static [u8]| FragmentPart::new(7, offset, 40, bytes).map(Message::Fragment).unwrap();
+    let packet = Message::Packet { path: 3, number: 300 };
+    let largest = Message::Packet { path: 255, number: MAX_PACKET_NUMBER };
+    let close =
+        Message::RelayClose(RelayClose { role: RelayRole::Request, peer: PEER, reason: RelayCloseReason::IDLE });
+    vec![
+        one("message.packet", "path 3, number 300", packet),
+        one("message.packet_largest", "path 255, number 2^62 - 1", largest),
+        one("message.ack", "path 3, delay 300 us, 1000 alone", ack(&[1000..=1000])),
+        one("message.ack_from_zero", "0 to 1000", ack(&[0..=1000])),
+        one("message.ack_ranges", "990 to 1000, 980 to 988, 0", ack(&[990..=1000, 980..=988, 0..=0])),
+        one("message.ack_largest", "2^62 - 1 alone", ack(&[MAX_PACKET_NUMBER..=MAX_PACKET_NUMBER])),
+        one("message.fragment", "of packet 7 of 40 bytes the first 24: 45..", part(0, &[0x45; 24])),
+        one("message.fragment_last", "of packet 7 of 40 bytes the last 16: 45..", part(24, &[0x45; 16])),
+        payload(
+            "payload.reliable",
+            "a packet, and what must arrive: an end's close of the channel to the PeerId d1.., idle",
+            vec![packet, close].leak(),
+            payload_of(&[packet, close], 0),
+        ),
+    ]
+}
+
+fn relay_messages() -> Vec<Vector> {
+    let handle = NonZeroU32::new(0x99aa_bbcc).unwrap();
+    let open = |role| Message::RelayOpen(RelayOpen { role, peer: PEER, handle, token: 0x0102_0304_0506_0708 });
+    let close = |role, reason| Message::RelayClose(RelayClose { role, peer: PEER, reason });
+    vec![
+        one(
+            "message.relay_open_request",
+            "the PeerId d1.., handle 0x99aabbcc, token 0x0102030405060708",
+            open(RelayRole::Request),
+        ),
+        one("message.relay_open_offer", "the same from the relay", open(RelayRole::Offer)),
+        one(
+            "message.relay_close",
+            "from the relay: the PeerId d1.. is unreachable",
+            close(RelayRole::Offer, RelayCloseReason::UNREACHABLE),
+        ),
+        one(
+            "message.relay_close_unknown",
+            "from an end, reason 200: closes as well",
+            close(RelayRole::Request, RelayCloseReason(200)),
+        ),
+    ]
+}
+
+fn signals() -> Vec<Vector> {
+    let nothing = SignalBody { stamp: 1, ..SignalBody::default() };
+    let address = [4, 192, 0, 2, 1, 4, 16];
+    let unknown = [&[8, 29, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0xfe, 9][..], &[1, 9], &address, &[1, 9], &address].concat();
+    vec![
+        one("message.signal_own", "stamp 1, nothing wanted, known or tried", signal(SignalRole::Own, &nothing)),
+        one(
+            "message.signal_carry",
+            "to the PeerId d1.., stamp 1767225600000, an answer is wanted, mapping 2, four candidates, four results",
+            signal(SignalRole::Carry(PEER), &full_signal()),
+        ),
+        one(
+            "message.signal_carried",
+            "the same, of the PeerId d1..",
+            signal(SignalRole::Carried(PEER), &full_signal()),
+        ),
+        vector(
+            "message.signal_unknown",
+            "as message.signal_own, with unknown flags, mapping, kind and outcome: skipped",
+            unknown,
+            |bytes| {
+                let Some(Ok(Message::Signal(signal))) = Messages::new(bytes).next() else { panic!("no Signal") };
+                assert_eq!((signal.role(), signal.stamp(), signal.wants_answer()), (SignalRole::Own, 1, false));
+                assert_eq!(signal.nat(), NatVerdict::Unknown);
+                assert_eq!((signal.candidates().count(), signal.results().count()), (0, 0));
+            },
+        ),
     ]
 }
 
@@ -356,11 +488,20 @@ fn rejected_envelopes() -> Vec<Vector> {
     };
     let sealed = Header::sealed(RESPONDER, MsgId::from_raw(7), false);
     let hello = Header::hello(INITIATOR);
+    let relayed = Header::relayed(NonZeroU32::MIN, 7);
     let cookie = CookieReply::encode(INITIATOR, &COOKIE, |_| [0xaa; 16]);
     vec![
         header("reject.header.magic", "", &changed(sealed, 0, 0x57), HeaderError::Magic(0x57)),
         header("reject.header.version", "", &changed(sealed, 1, 2), HeaderError::Version(2)),
-        header("reject.header.reserved_type", "6, Relayed", &changed(sealed, 2, 6), HeaderError::Type(6)),
+        header("reject.header.reserved_type", "7, Announce", &changed(sealed, 2, 7), HeaderError::Type(7)),
+        header("reject.header.relayed_handle", "a Relayed to handle 0", &changed(relayed, 4, 0), HeaderError::Session),
+        header("reject.header.relayed_flags", "", &changed(relayed, 3, 1), HeaderError::Flags(1)),
+        header(
+            "reject.header.relayed_short",
+            "one byte short of a second header",
+            &changed(relayed, 3, 0)[..31],
+            HeaderError::TooShort,
+        ),
         header("reject.header.unsealed", "Sealed without SEALED", &changed(sealed, 3, 0), HeaderError::Flags(0)),
         header("reject.header.sealed_hello", "Hello with SEALED", &changed(hello, 3, 1), HeaderError::Flags(1)),
         header("reject.header.unknown_flag", "bit 2", &changed(sealed, 3, 5), HeaderError::Flags(5)),
@@ -382,9 +523,6 @@ fn rejected_envelopes() -> Vec<Vector> {
 fn rejected_contents() -> Vec<Vector> {
     let stream = |name, about, bytes: &[u8], error: FrameError| {
         vector(name, about, bytes, move |bytes| assert_eq!(cut(bytes), Err(error)))
-    };
-    let message = |name, about, bytes: &[u8], error: MessageError| {
-        vector(name, about, bytes, move |bytes| assert_eq!(Messages::new(bytes).next(), Some(Err(error))))
     };
     let payload = |name, about, bytes: Vec<u8>, error: TlvError| {
         vector(name, about, bytes, move |bytes| assert_eq!(HelloPayload::decode(bytes), Err(error)))
@@ -414,35 +552,105 @@ fn rejected_contents() -> Vec<Vector> {
             [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x02],
             |bytes| assert_eq!(varint::decode(bytes), Err(varint::VarintError::TooLarge)),
         ),
-        message("reject.message.type", "0x50", &[0x50, 0], MessageError::Type(0x50)),
-        message(
+        stream("reject.frame.overlong", "16 in two bytes", &[0x90, 0x00], FrameError::Overlong),
+        stream("reject.frame.too_large", "65568", &[0xa0, 0x80, 0x04], FrameError::TooLarge),
+        stream("reject.frame.endless", "at its third byte at the latest", &[0x80, 0x80, 0x80], FrameError::TooLarge),
+        stream("reject.frame.too_short", "15", &[0x0f], FrameError::TooShort),
+    ]
+}
+
+/// A vector of a payload whose first message is refused.
+fn refused(name: &'static str, about: &'static str, bytes: &[u8], error: MessageError) -> Vector {
+    vector(name, about, bytes, move |bytes| assert_eq!(Messages::new(bytes).next(), Some(Err(error))))
+}
+
+/// A body that is refused.
+fn body(code: u8, error: ReadError) -> MessageError {
+    MessageError::Body { code, error }
+}
+
+fn rejected_messages() -> Vec<Vector> {
+    vec![
+        refused("reject.message.type", "0x50", &[0x50, 0], MessageError::Type(0x50)),
+        refused(
             "reject.message.length",
             "more than the payload holds",
             &[0x01, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0],
             MessageError::Length(ReadError::Truncated),
         ),
-        message(
+        refused(
             "reject.message.short_ping",
             "a body of eight bytes",
             &[0x01, 8, 0, 0, 0, 0, 0, 0, 0, 0],
-            MessageError::Body { code: 1, error: ReadError::Truncated },
+            body(1, ReadError::Truncated),
         ),
-        message(
+        refused(
             "reject.message.receipt",
             "largest is 2^56",
             &[0x03, 11, 0, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01, 0],
-            MessageError::Body { code: 3, error: ReadError::TooLarge },
+            body(3, ReadError::TooLarge),
         ),
-        message(
+        refused(
             "reject.message.family",
             "a pong that observed an address of family 5",
             &[0x02, 17, 8, 7, 6, 5, 4, 3, 2, 1, 3, 0, 5, 192, 0, 2, 1, 4, 16],
-            MessageError::Body { code: 2, error: ReadError::AddressFamily(5) },
+            body(2, ReadError::AddressFamily(5)),
         ),
-        stream("reject.frame.overlong", "16 in two bytes", &[0x90, 0x00], FrameError::Overlong),
-        stream("reject.frame.too_large", "65568", &[0xa0, 0x80, 0x04], FrameError::TooLarge),
-        stream("reject.frame.endless", "at its third byte at the latest", &[0x80, 0x80, 0x80], FrameError::TooLarge),
-        stream("reject.frame.too_short", "15", &[0x0f], FrameError::TooShort),
+        refused(
+            "reject.message.packet",
+            "number 2^62",
+            &[5, 10, 0, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x40],
+            body(5, ReadError::TooLarge),
+        ),
+        refused(
+            "reject.message.ack_below_zero",
+            "11 numbers up to 9",
+            &[6, 5, 3, 0, 9, 0, 10],
+            body(6, ReadError::TooLarge),
+        ),
+        refused(
+            "reject.message.ack_touching",
+            "a range behind one that ends at 1",
+            &[6, 7, 3, 0, 9, 1, 8, 0, 0],
+            body(6, ReadError::OutOfRange),
+        ),
+        refused("reject.message.ack_ranges", "33 ranges", &[6, 5, 3, 0, 9, 32, 0], body(6, ReadError::TooLarge)),
+    ]
+}
+
+fn rejected_relay_messages() -> Vec<Vector> {
+    vec![
+        refused(
+            "reject.message.fragment_beyond",
+            "two bytes at 19 of 20",
+            &[7, 10, 7, 0, 0, 0, 19, 0, 20, 0, 1, 2],
+            body(7, ReadError::OutOfRange),
+        ),
+        refused("reject.message.fragment_empty", "", &[7, 8, 7, 0, 0, 0, 0, 0, 20, 0], body(7, ReadError::OutOfRange)),
+        refused(
+            "reject.message.signal_candidates",
+            "17 of them",
+            &[8, 13, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 17, 0],
+            body(8, ReadError::OutOfRange),
+        ),
+        refused(
+            "reject.message.signal_role",
+            "3",
+            &[8, 13, 3, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            body(8, ReadError::OutOfRange),
+        ),
+        refused(
+            "reject.message.relay_open_handle",
+            "0",
+            &[&[9, 45, 0][..], &[0; 44]].concat(),
+            body(9, ReadError::OutOfRange),
+        ),
+        refused(
+            "reject.message.relay_close_role",
+            "2",
+            &[&[10, 34, 2][..], &[0; 33]].concat(),
+            body(10, ReadError::OutOfRange),
+        ),
     ]
 }
 

@@ -1,6 +1,8 @@
 //! The envelope's header: what decodes obeys the rules of its type and encodes to the same bytes.
 #![no_main]
 
+use std::num::NonZeroU32;
+
 use libfuzzer_sys::fuzz_target;
 use vine_core::wire::envelope::{EnvelopeType, Flags, HEADER_LEN, Header, HeaderError, MsgId, OVERHEAD};
 
@@ -33,6 +35,11 @@ fuzz_target!(|bytes: &[u8]| {
         EnvelopeType::Sealed => {
             assert!(bytes.len() >= OVERHEAD);
             Header::sealed(header.session(), id, header.flags().contains(Flags::CSUM_PARTIAL))
+        }
+        EnvelopeType::Relayed => {
+            assert!(bytes.len() >= 2 * HEADER_LEN);
+            let handle = NonZeroU32::new(header.session()).expect("a Relayed names a channel");
+            Header::relayed(handle, header.token().expect("a Relayed shows the channel's token"))
         }
     };
     assert_eq!(again, header, "every header could have been made by a constructor");

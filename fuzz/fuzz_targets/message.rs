@@ -3,12 +3,14 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vine_core::wire::{Message, MessageError, MessageWriter, Messages, Payload};
+use vine_core::wire::{
+    Ack, AckBody, MAX_PACKET_NUMBER, Message, MessageError, MessageWriter, Messages, Payload, SignalBody,
+};
 
 /// The longest payload that is written here.
 const ROOM: usize = 1024;
 
-fn write(messages: &[Message], pad_to: u16) {
+fn write(messages: &[Message<'_>], pad_to: u16) {
     let mut room = [0xee; ROOM];
     let mut writer = MessageWriter::new(&mut room);
     let mut written = Vec::new();
@@ -16,12 +18,13 @@ fn write(messages: &[Message], pad_to: u16) {
         let before = writer.len();
         match writer.push(message) {
             Ok(()) => {
-                assert!(writer.len() - before <= Message::MAX_LEN);
+                assert_eq!(writer.len() - before, message.encoded_len());
+                assert!(message.encoded_len() <= Message::MAX_LEN || matches!(message, Message::Fragment(_)));
                 written.push(*message);
             }
             Err(_) => {
                 assert_eq!(writer.len(), before, "whole or not at all");
-                assert!(before + Message::MAX_LEN > ROOM);
+                assert!(before + message.encoded_len() > ROOM);
             }
         }
     }
@@ -33,6 +36,38 @@ fn write(messages: &[Message], pad_to: u16) {
     assert_eq!(Messages::new(&room[..len]).collect::<Result<Vec<_>, _>>(), Ok(written), "padding is passed over");
 }
 
+/// What was decoded is valid, and can be built from what it tells.
+fn check(message: &Message<'_>) {
+    match message {
+        Message::Ack(ack) => {
+            let ranges: Vec<_> = ack.ranges().collect();
+            assert!(ranges.len() <= Ack::MAX_RANGES && ranges.iter().all(|range| range.start() <= range.end()));
+            assert!(ranges.windows(2).all(|pair| pair[1].end() + 1 < *pair[0].start()));
+            assert!(ranges.first().is_some_and(|range| *range.end() <= MAX_PACKET_NUMBER));
+            let built = AckBody::new(ack.path(), ack.delay_us(), ranges).expect("they are in order");
+            assert_eq!(built.as_ack(), *ack);
+        }
+        Message::Signal(signal) => {
+            let body = SignalBody {
+                stamp: signal.stamp(),
+                wants_answer: signal.wants_answer(),
+                nat: signal.nat(),
+                candidates: signal.candidates().collect(),
+                results: signal.results().collect(),
+            };
+            let mut scratch = [0; SignalBody::SCRATCH_LEN];
+            let built = body.to_signal(signal.role(), &mut scratch);
+            assert!(built.candidates().eq(signal.candidates()) && built.results().eq(signal.results()));
+        }
+        Message::Fragment(part) => {
+            let end = usize::from(part.offset()) + part.bytes().len();
+            assert!(!part.bytes().is_empty() && end <= usize::from(part.total()) && part.total() >= 20);
+        }
+        Message::Packet { number, .. } => assert!(*number <= MAX_PACKET_NUMBER),
+        _ => {}
+    }
+}
+
 fuzz_target!(|input: (u16, &[u8])| {
     let (pad_to, payload) = input;
     let items: Vec<_> = Messages::new(payload).collect();
@@ -40,8 +75,9 @@ fuzz_target!(|input: (u16, &[u8])| {
     let errors = items.iter().filter(|item| item.is_err()).count();
     assert!(errors == 0 || (errors == 1 && items.last().is_some_and(Result::is_err)), "an error is the last item");
 
-    let messages: Vec<Message> = items.iter().filter_map(|item| item.ok()).collect();
+    let messages: Vec<Message<'_>> = items.iter().filter_map(|item| item.ok()).collect();
     write(&messages, pad_to);
+    messages.iter().for_each(check);
     // Behind an unknown type and a longer body the same messages are read.
     let ahead = [&[0x3f, 2, 1, 2, 4, 3, 1, 9, 9], payload].concat();
     assert_eq!(Messages::new(&ahead).skip(1).collect::<Vec<_>>(), items);

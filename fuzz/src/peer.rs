@@ -263,6 +263,7 @@ impl Encounter {
             EnvelopeType::HelloAck => self.on_hello_ack(&header, &bytes),
             EnvelopeType::Cookie => self.on_cookie(&header, &bytes),
             EnvelopeType::HelloFinish | EnvelopeType::Sealed => self.on_sealed(&header, bytes),
+            EnvelopeType::Relayed => panic!("there is no relay"),
         }
     }
 

@@ -110,6 +110,8 @@ pub struct TcpHeader {
 impl TcpHeader {
     /// No more data from the sender.
     pub const FIN: u8 = 0x01;
+    /// Opens a connection.
+    pub const SYN: u8 = 0x02;
     /// Push.
     pub const PSH: u8 = 0x08;
     /// The acknowledgment number counts.

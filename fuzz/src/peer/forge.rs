@@ -249,7 +249,7 @@ fn messages(told: &[Told]) -> Vec<u8> {
     let mut room = vec![0; MAX_DATAGRAM_LEN - OVERHEAD];
     let mut writer = MessageWriter::new(&mut room);
     for told in told {
-        let message: Option<Message> = told.message();
+        let message: Option<Message<'_>> = told.message();
         let written = match (message, told) {
             (Some(message), _) => writer.push(&message),
             (None, Told::Padding(len)) => writer.pad_to(writer.len() + usize::from(*len)),

@@ -191,7 +191,7 @@ pub enum Told {
 
 impl Told {
     /// The message; padding is none.
-    pub fn message(&self) -> Option<Message> {
+    pub fn message(&self) -> Option<Message<'static>> {
         Some(match *self {
             Told::Ping(token, path) => Message::Ping { token, path },
             Told::Pong(token, path, delay_us, observed) => Message::Pong { token, path, delay_us, observed },
