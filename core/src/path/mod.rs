@@ -5,6 +5,7 @@
 //! back in time) and which one is preferred. It never sends anything itself: it says what is due and the node sends it.
 
 pub mod mtu;
+pub mod recovery;
 mod rtt;
 mod select;
 mod set;
