@@ -45,8 +45,8 @@ const PACKET_THRESHOLD: u64 = 3;
 const PERSISTENT_CONGESTION: u32 = 3;
 
 /// Timeouts do not grow beyond this, save where the round trip itself is longer: a path that answers nothing is given up by
-/// its liveness, and one that is kept must notice its return.
-const MAX_TIMEOUT: Duration = Duration::from_secs(10);
+/// its liveness, and on one that merely loses much a Signal must not wait longer.
+const MAX_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What one packet carries, as tokens of the caller.
 pub type Items<T> = heapless::Vec<T, MAX_ITEMS>;
@@ -346,7 +346,7 @@ mod tests {
         for item in 0..4 {
             send(&mut recovery, START, &rtt, item);
         }
-        let outcome = recovery.on_ack(START + MS * 100, one(3), MS * 0, &mut rtt).unwrap();
+        let outcome = recovery.on_ack(START + MS * 100, one(3), Duration::ZERO, &mut rtt).unwrap();
         assert_eq!((outcome.acked, outcome.lost), ([3].into(), [0].into()));
         // The others are lost 9/8 of a round trip after they were sent.
         let deadline = recovery.next_deadline(&rtt);
@@ -374,7 +374,7 @@ mod tests {
         }
         assert_eq!(recovery.next_deadline(&rtt).since(now), MAX_TIMEOUT);
         let probe = send(&mut recovery, now, &rtt, 7);
-        let outcome = recovery.on_ack(now + MS * 100, one(probe), MS * 0, &mut rtt).unwrap();
+        let outcome = recovery.on_ack(now + MS * 100, one(probe), Duration::ZERO, &mut rtt).unwrap();
         assert_eq!((outcome.acked, outcome.lost), ([7].into(), [7].into()));
         send(&mut recovery, now, &rtt, 8);
         assert_eq!(recovery.next_deadline(&rtt).since(now), MS * 126);
@@ -393,7 +393,7 @@ mod tests {
         for (at, item) in [(0, 0), (200, 1), (400, 2), (600, 3)] {
             send(&mut recovery, START + MS * at, &rtt, item);
         }
-        recovery.on_ack(START + MS * 700, one(3), MS * 0, &mut rtt).unwrap();
+        recovery.on_ack(START + MS * 700, one(3), Duration::ZERO, &mut rtt).unwrap();
         assert_eq!(recovery.congestion.window(), 2 * 1232);
 
         let (mut recovery, mut rtt) = steady();
@@ -401,8 +401,8 @@ mod tests {
             send(&mut recovery, START + MS * at, &rtt, item);
         }
         // Number 1 arrived: the rest is no silence.
-        recovery.on_ack(START + MS * 300, one(1), MS * 0, &mut rtt).unwrap();
-        recovery.on_ack(START + MS * 700, one(3), MS * 0, &mut rtt).unwrap();
+        recovery.on_ack(START + MS * 300, one(1), Duration::ZERO, &mut rtt).unwrap();
+        recovery.on_ack(START + MS * 700, one(3), Duration::ZERO, &mut rtt).unwrap();
         assert!(recovery.congestion.window() > 2 * 1232);
     }
 
@@ -416,7 +416,7 @@ mod tests {
         }
         assert_eq!((sent, recovery.may_send(START, 1000, &rtt)), (12, Err(Blocked::InFlight)));
         let ranges = core::iter::once(0..=11);
-        recovery.on_ack(START + MS * 100, ranges, MS * 0, &mut rtt).unwrap();
+        recovery.on_ack(START + MS * 100, ranges, Duration::ZERO, &mut rtt).unwrap();
         // Now the window is larger than a burst, and the rest of it follows at the pace.
         let mut now = START + MS * 100;
         let mut waits = 0;
