@@ -103,6 +103,7 @@ pub mod node;
 pub mod overlay;
 pub mod path;
 mod peer;
+pub mod reliable;
 pub mod rng;
 pub mod session;
 pub mod time;

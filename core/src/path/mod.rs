@@ -7,6 +7,8 @@
 
 mod liveness;
 mod mirror;
+pub mod mtu;
+pub mod recovery;
 mod retry;
 mod rtt;
 mod select;
