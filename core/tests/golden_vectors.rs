@@ -242,7 +242,7 @@ fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-fn payload_of(messages: &[Message], pad_to: usize) -> Vec<u8> {
+fn payload_of(messages: &[Message<'_>], pad_to: usize) -> Vec<u8> {
     let mut buf = [0; 512];
     let mut writer = MessageWriter::new(&mut buf);
     for message in messages {
@@ -260,13 +260,14 @@ fn messages() -> Vec<Vector> {
     let v6 = pong(address("[2001:db8::1]:4100"));
     let receipt = Message::Receipt { lane: Lane(2), largest: 1_000_000, received: 999_000 };
     let last = Message::Receipt { lane: Lane(255), largest: MsgId::MAX_COUNTER, received: u64::MAX };
-    let payload = |name, about, messages: &'static [Message], bytes: Vec<u8>| {
+    let payload = |name, about, messages: &'static [Message<'static>], bytes: Vec<u8>| {
         vector(name, about, bytes, move |bytes| {
             assert_eq!(Payload::classify(bytes), Payload::Messages);
             assert_eq!(Messages::new(bytes).collect::<Result<Vec<_>, _>>().as_deref(), Ok(messages));
         })
     };
-    let one = |name, about, message: Message| payload(name, about, vec![message].leak(), payload_of(&[message], 0));
+    let one =
+        |name, about, message: Message<'static>| payload(name, about, vec![message].leak(), payload_of(&[message], 0));
     let longer = [&[0x01, 11, 8, 7, 6, 5, 4, 3, 2, 1, 3, 0xff, 0xff], &payload_of(&[receipt], 0)[..]].concat();
     let unknown = [&[0x3f, 2, 0xff, 0xff], &payload_of(&[ping], 0)[..]].concat();
     vec![
@@ -360,7 +361,7 @@ fn rejected_envelopes() -> Vec<Vector> {
     vec![
         header("reject.header.magic", "", &changed(sealed, 0, 0x57), HeaderError::Magic(0x57)),
         header("reject.header.version", "", &changed(sealed, 1, 2), HeaderError::Version(2)),
-        header("reject.header.reserved_type", "6, Relayed", &changed(sealed, 2, 6), HeaderError::Type(6)),
+        header("reject.header.reserved_type", "7, Announce", &changed(sealed, 2, 7), HeaderError::Type(7)),
         header("reject.header.unsealed", "Sealed without SEALED", &changed(sealed, 3, 0), HeaderError::Flags(0)),
         header("reject.header.sealed_hello", "Hello with SEALED", &changed(hello, 3, 1), HeaderError::Flags(1)),
         header("reject.header.unknown_flag", "bit 2", &changed(sealed, 3, 5), HeaderError::Flags(5)),

@@ -52,6 +52,7 @@ impl Node {
             EnvelopeType::Hello => self.on_hello(path, &header, datagram).map(|()| None),
             EnvelopeType::HelloAck => self.on_hello_ack(path, &header, datagram).map(|()| None),
             EnvelopeType::Cookie => self.on_cookie(&header, datagram).map(|()| None),
+            EnvelopeType::Relayed => Err(DropReason::UnknownType),
         };
         match outcome {
             Ok(inbound) => inbound,
@@ -167,6 +168,12 @@ impl Node {
                     self.on_close(index, session);
                     return Ok(());
                 }
+                Message::Packet { .. }
+                | Message::Ack(_)
+                | Message::Fragment(_)
+                | Message::Signal(_)
+                | Message::RelayOpen(_)
+                | Message::RelayClose(_) => {}
             }
         }
         Ok(())

@@ -19,6 +19,9 @@ pub enum ReadError {
     /// The family of an address is neither 4 nor 6.
     #[error("{0} is not an address family")]
     AddressFamily(u8),
+    /// A field has a value that it cannot have.
+    #[error("a field is out of its range")]
+    OutOfRange,
 }
 
 impl From<VarintError> for ReadError {

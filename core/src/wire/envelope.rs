@@ -9,6 +9,7 @@
 //! ```
 
 use core::fmt;
+use core::num::NonZeroU32;
 
 /// Bytes of the header. It is the associated data of a sealed envelope, whole.
 pub const HEADER_LEN: usize = 16;
@@ -34,7 +35,7 @@ pub const VERSION: u8 = 1;
 
 /// What an envelope is, as far as a stranger must see it.
 ///
-/// 6 (Relayed), 7 (Announce) and 8 (Identify) are reserved and unknown to this version.
+/// 7 (Announce) and 8 (Identify) are reserved and unknown to this version.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
 pub enum EnvelopeType {
@@ -48,6 +49,8 @@ pub enum EnvelopeType {
     Cookie = 4,
     /// Everything else: payload sealed under the keys of a session.
     Sealed = 5,
+    /// An envelope of one of the types before, on its way through a relay: it is the payload, whole.
+    Relayed = 6,
 }
 
 impl EnvelopeType {
@@ -59,6 +62,7 @@ impl EnvelopeType {
             3 => Some(EnvelopeType::HelloFinish),
             4 => Some(EnvelopeType::Cookie),
             5 => Some(EnvelopeType::Sealed),
+            6 => Some(EnvelopeType::Relayed),
             _ => None,
         }
     }
@@ -133,7 +137,7 @@ impl Lane {
 }
 
 /// The message id of a header. In a sealed envelope: a lane in the top 8 bits and its counter in the low 56, together
-/// the AEAD nonce. In the others it holds an index or nothing.
+/// the AEAD nonce. In the others it holds an index, the token of a relay's channel, or nothing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MsgId(u64);
 
@@ -182,7 +186,7 @@ impl fmt::Debug for MsgId {
 /// Why bytes do not begin with a header of this protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum HeaderError {
-    /// Shorter than a header, or sealed and shorter than header and tag.
+    /// Shorter than a header, sealed and shorter than header and tag, or Relayed and shorter than two headers.
     #[error("too short for an envelope")]
     TooShort,
     /// A HelloFinish with a payload.
@@ -200,8 +204,8 @@ pub enum HeaderError {
     /// Flags that this type does not carry, lacks, or that this version does not know.
     #[error("flags {0:#04x} do not fit the envelope's type")]
     Flags(u8),
-    /// A Hello with a receiver's index: its sender cannot know one.
-    #[error("a Hello cannot name a session")]
+    /// A Hello with a receiver's index, which its sender cannot know; or a Relayed without a handle.
+    #[error("a Hello that names a session, or a Relayed that names no channel")]
     Session,
     /// The `msg_id` of an envelope that is not sealed is out of range: an index has 32 bits, a Cookie has none.
     #[error("msg_id out of range")]
@@ -245,6 +249,12 @@ impl Header {
         Header { kind: EnvelopeType::Sealed, flags, session: receiver_index, msg_id }
     }
 
+    /// The header of a Relayed envelope to who calls the channel `handle` and wants to see `token` in it.
+    pub const fn relayed(handle: NonZeroU32, token: u64) -> Self {
+        let (session, msg_id) = (handle.get(), MsgId(token));
+        Header { kind: EnvelopeType::Relayed, flags: Flags::NONE, session, msg_id }
+    }
+
     const fn plain(kind: EnvelopeType, session: u32, index: u32) -> Self {
         Header { kind, flags: Flags::NONE, session, msg_id: MsgId(index as u64) }
     }
@@ -259,7 +269,7 @@ impl Header {
         self.flags
     }
 
-    /// The receiver's index of the session; 0 in a Hello.
+    /// The receiver's index of the session; 0 in a Hello; the receiver's handle of the channel in a Relayed.
     pub const fn session(&self) -> u32 {
         self.session
     }
@@ -274,7 +284,15 @@ impl Header {
         match self.kind {
             // Both constructors and the decoder hold it to 32 bits.
             EnvelopeType::Hello | EnvelopeType::HelloAck => Some(self.msg_id.0 as u32),
-            EnvelopeType::HelloFinish | EnvelopeType::Cookie | EnvelopeType::Sealed => None,
+            EnvelopeType::HelloFinish | EnvelopeType::Cookie | EnvelopeType::Sealed | EnvelopeType::Relayed => None,
+        }
+    }
+
+    /// The token of the channel, which a Relayed shows.
+    pub const fn token(&self) -> Option<u64> {
+        match self.kind {
+            EnvelopeType::Relayed => Some(self.msg_id.0),
+            _ => None,
         }
     }
 
@@ -286,7 +304,7 @@ impl Header {
     }
 
     /// Reads the header of `envelope`, which is the whole envelope: a sealed one that has no room for its tag is
-    /// refused here, as is a HelloFinish that has room for more.
+    /// refused here, as is a HelloFinish that has room for more, and a Relayed that has none for another header.
     pub fn decode(envelope: &[u8]) -> Result<Self, HeaderError> {
         let (head, behind) = envelope.split_first_chunk::<HEADER_LEN>().ok_or(HeaderError::TooShort)?;
         let [magic, version, code, bits, s0, s1, s2, s3, id @ ..] = *head;
@@ -303,15 +321,25 @@ impl Header {
         let max_id = match kind {
             EnvelopeType::Hello | EnvelopeType::HelloAck => u64::from(u32::MAX),
             EnvelopeType::Cookie => 0,
-            EnvelopeType::HelloFinish | EnvelopeType::Sealed => u64::MAX,
+            EnvelopeType::HelloFinish | EnvelopeType::Sealed | EnvelopeType::Relayed => u64::MAX,
         };
-        if kind == EnvelopeType::Hello && session != 0 {
+        let names_wrongly = match kind {
+            EnvelopeType::Hello => session != 0,
+            EnvelopeType::Relayed => session == 0,
+            _ => false,
+        };
+        if names_wrongly {
             return Err(HeaderError::Session);
         }
         if msg_id.0 > max_id {
             return Err(HeaderError::MsgId);
         }
-        if kind.is_sealed() && behind.len() < TAG_LEN {
+        let least = match kind {
+            EnvelopeType::HelloFinish | EnvelopeType::Sealed => TAG_LEN,
+            EnvelopeType::Relayed => HEADER_LEN,
+            EnvelopeType::Hello | EnvelopeType::HelloAck | EnvelopeType::Cookie => 0,
+        };
+        if behind.len() < least {
             return Err(HeaderError::TooShort);
         }
         if kind == EnvelopeType::HelloFinish && behind.len() > TAG_LEN {
@@ -332,8 +360,10 @@ mod tests {
     /// A minimal envelope around `header`.
     fn envelope(header: &Header) -> Vec<u8> {
         let mut bytes = header.encode().to_vec();
-        if header.kind().is_sealed() {
-            bytes.extend([0; TAG_LEN]);
+        match header.kind() {
+            EnvelopeType::HelloFinish | EnvelopeType::Sealed => bytes.extend([0; TAG_LEN]),
+            EnvelopeType::Relayed => bytes.extend([0; HEADER_LEN]),
+            EnvelopeType::Hello | EnvelopeType::HelloAck | EnvelopeType::Cookie => {}
         }
         bytes
     }
@@ -358,7 +388,7 @@ mod tests {
         };
         assert_eq!(with(0, 0x55), Err(HeaderError::Magic(0x55)));
         assert_eq!(with(1, 2), Err(HeaderError::Version(2)));
-        for code in [0, 6, 7, 8, 9, 255] {
+        for code in [0, 7, 8, 9, 255] {
             assert_eq!(with(2, code), Err(HeaderError::Type(code)));
         }
         for bits in [0, 2, 5, 0x81] {
@@ -392,6 +422,24 @@ mod tests {
     }
 
     #[test]
+    fn a_relayed_names_a_channel_and_holds_a_header() {
+        let header = Header::relayed(NonZeroU32::new(0x1122_3344).unwrap(), u64::MAX);
+        let relayed = envelope(&header);
+        assert_eq!(Header::decode(&relayed), Ok(header));
+        assert_eq!((header.session(), header.token(), header.sender_index()), (0x1122_3344, Some(u64::MAX), None));
+        assert_eq!(Header::hello(7).token(), None);
+        assert_eq!(Header::decode(&relayed[..31]), Err(HeaderError::TooShort));
+        for bits in [1, 2, 3, 4] {
+            let mut bytes = relayed.clone();
+            bytes[3] = bits;
+            assert_eq!(Header::decode(&bytes), Err(HeaderError::Flags(bits)));
+        }
+        let mut bytes = relayed;
+        bytes[4..8].fill(0);
+        assert_eq!(Header::decode(&bytes), Err(HeaderError::Session));
+    }
+
+    #[test]
     fn a_counter_above_56_bits_has_no_id() {
         assert_eq!(MsgId::new(Lane(1), MsgId::MAX_COUNTER + 1), None);
         let last = MsgId::new(Lane(0xff), MsgId::MAX_COUNTER).unwrap();
@@ -408,6 +456,7 @@ mod tests {
             any::<u32>().prop_map(Header::cookie),
             (any::<u32>(), id.clone()).prop_map(|(to, id)| Header::hello_finish(to, id)),
             (any::<u32>(), id, any::<bool>()).prop_map(|(to, id, partial)| Header::sealed(to, id, partial)),
+            any::<(NonZeroU32, u64)>().prop_map(|(handle, token)| Header::relayed(handle, token)),
         ]
     }
 

@@ -5,10 +5,13 @@
 //! and a body may be longer than what this version reads: that is how types and fields are added.
 
 use core::fmt;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 
+use super::ack::{Ack, MAX_PACKET_NUMBER};
 use super::cursor::{BufferFull, ReadError, Reader, Writer};
 use super::envelope::{Lane, MsgId};
+use super::relay::{RelayClose, RelayOpen};
+use super::signal::{MAX_ADDRESS_LEN, Signal};
 use super::varint;
 
 /// Codes of the message types.
@@ -18,6 +21,12 @@ mod code {
     pub(super) const PONG: u8 = 2;
     pub(super) const RECEIPT: u8 = 3;
     pub(super) const CLOSE: u8 = 4;
+    pub(super) const PACKET: u8 = 5;
+    pub(super) const ACK: u8 = 6;
+    pub(super) const FRAGMENT: u8 = 7;
+    pub(super) const SIGNAL: u8 = 8;
+    pub(super) const RELAY_OPEN: u8 = 9;
+    pub(super) const RELAY_CLOSE: u8 = 10;
     /// Types end below: from here on a first byte could be an IP packet's.
     pub(super) const LIMIT: u8 = 0x40;
 }
@@ -54,9 +63,9 @@ impl Payload {
     }
 }
 
-/// A control message of this version.
+/// A message of this version. What it borrows is a part of the payload that it was read from, or will be written from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Message {
+pub enum Message<'a> {
     /// "Do you hear me on this path?"
     Ping {
         /// Drawn by the sender; comes back in the Pong.
@@ -89,6 +98,88 @@ pub enum Message {
         /// Why.
         reason: CloseReason,
     },
+    /// "What else is in this envelope must arrive: acknowledge it by this number." Comes first in its envelope.
+    Packet {
+        /// The sender's number of the path that it sends this on. Each has packet numbers of its own.
+        path: u8,
+        /// The packet number; at most [`MAX_PACKET_NUMBER`], and never used twice on the path.
+        number: u64,
+    },
+    /// "These packet numbers have arrived."
+    Ack(Ack<'a>),
+    /// A part of an IP packet that is longer than what the path carries.
+    Fragment(FragmentPart<'a>),
+    /// "This is where I can be reached."
+    Signal(Signal<'a>),
+    /// "Address me so", between an end of a relay's channel and the relay.
+    RelayOpen(RelayOpen),
+    /// "There is no channel", between the same.
+    RelayClose(RelayClose),
+}
+
+/// A part of an IP packet. It obeys the rules of the format: it lies within the packet and is not empty.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct FragmentPart<'a> {
+    id: u32,
+    offset: u16,
+    total: u16,
+    bytes: &'a [u8],
+}
+
+impl<'a> FragmentPart<'a> {
+    /// Bytes of the body before those of the packet.
+    pub const HEADER_LEN: usize = 4 + 2 + 2;
+    /// The least length of a packet: an IPv4 header.
+    pub const MIN_TOTAL: u16 = 20;
+
+    /// The part of packet `id`, which is `total` bytes long, that begins at `offset`; `None` where it is empty, where
+    /// it reaches beyond the packet or where the packet is shorter than a header.
+    pub fn new(id: u32, offset: u16, total: u16, bytes: &'a [u8]) -> Option<FragmentPart<'a>> {
+        let is_right = total >= Self::MIN_TOTAL
+            && !bytes.is_empty()
+            && usize::from(offset).checked_add(bytes.len()).is_some_and(|end| end <= usize::from(total));
+        is_right.then_some(FragmentPart { id, offset, total, bytes })
+    }
+
+    /// Tells the packets of a sender apart.
+    pub const fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Where in the packet the bytes belong.
+    pub const fn offset(&self) -> u16 {
+        self.offset
+    }
+
+    /// The length of the whole packet.
+    pub const fn total(&self) -> u16 {
+        self.total
+    }
+
+    /// The bytes; at least one.
+    pub const fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    fn decode(body: &mut Reader<'a>) -> Result<FragmentPart<'a>, ReadError> {
+        let (id, offset, total) = (body.u32()?, body.u16()?, body.u16()?);
+        FragmentPart::new(id, offset, total, body.rest()).ok_or(ReadError::OutOfRange)
+    }
+
+    fn encode(&self, body: &mut Writer<'_>) -> Result<(), BufferFull> {
+        body.u32(self.id)?;
+        body.u16(self.offset)?;
+        body.u16(self.total)?;
+        body.bytes(self.bytes)
+    }
+}
+
+/// Without the bytes, which are the host's.
+impl fmt::Debug for FragmentPart<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = usize::from(self.offset) + self.bytes.len();
+        write!(f, "FragmentPart({:#x}: {}..{end} of {})", self.id, self.offset, self.total)
+    }
 }
 
 /// Why a peer closes. A reason that this version does not know closes the session as well.
@@ -118,14 +209,17 @@ impl fmt::Display for CloseReason {
     }
 }
 
-impl Message {
-    /// The longest body, in bytes: a Pong with the largest delay and an IPv6 address.
-    const MAX_BODY_LEN: usize = 8 + 1 + varint::MAX_LEN + (1 + 16 + 2);
-    /// The longest message, in bytes.
-    pub const MAX_LEN: usize = 2 + Self::MAX_BODY_LEN;
+impl<'a> Message<'a> {
+    /// The longest body but for a fragment's, in bytes.
+    const MAX_BODY_LEN: usize = {
+        let (ack, signal) = (Ack::MAX_BODY_LEN, Signal::MAX_BODY_LEN);
+        if ack > signal { ack } else { signal }
+    };
+    /// The longest message, in bytes; but for a fragment, whose sender chooses how long it is.
+    pub const MAX_LEN: usize = 1 + varint::len(Self::MAX_BODY_LEN as u64) + Self::MAX_BODY_LEN;
 
     /// Reads the body of a message of type `code`; `None` where this version does not know the type.
-    fn decode(code: u8, body: &[u8]) -> Result<Option<Message>, ReadError> {
+    fn decode(code: u8, body: &'a [u8]) -> Result<Option<Message<'a>>, ReadError> {
         let mut body = Reader::new(body);
         Ok(Some(match code {
             code::PING => Message::Ping { token: body.u64()?, path: body.u8()? },
@@ -141,36 +235,91 @@ impl Message {
                 received: body.varint()?,
             },
             code::CLOSE => Message::Close { reason: CloseReason(body.u8()?) },
+            code::PACKET => Message::Packet { path: body.u8()?, number: body.varint_up_to(MAX_PACKET_NUMBER)? },
+            code::ACK => Message::Ack(Ack::decode(&mut body)?),
+            code::FRAGMENT => Message::Fragment(FragmentPart::decode(&mut body)?),
+            code::SIGNAL => Message::Signal(Signal::decode(&mut body)?),
+            code::RELAY_OPEN => Message::RelayOpen(RelayOpen::decode(&mut body)?),
+            code::RELAY_CLOSE => Message::RelayClose(RelayClose::decode(&mut body)?),
             _ => return Ok(None),
         }))
     }
 
-    /// Writes the body and returns the type.
-    fn encode(&self, body: &mut Writer<'_>) -> Result<u8, BufferFull> {
+    /// The code of the type.
+    const fn code(&self) -> u8 {
+        match self {
+            Message::Ping { .. } => code::PING,
+            Message::Pong { .. } => code::PONG,
+            Message::Receipt { .. } => code::RECEIPT,
+            Message::Close { .. } => code::CLOSE,
+            Message::Packet { .. } => code::PACKET,
+            Message::Ack(_) => code::ACK,
+            Message::Fragment(_) => code::FRAGMENT,
+            Message::Signal(_) => code::SIGNAL,
+            Message::RelayOpen(_) => code::RELAY_OPEN,
+            Message::RelayClose(_) => code::RELAY_CLOSE,
+        }
+    }
+
+    /// Bytes of the body.
+    fn body_len(&self) -> usize {
+        match *self {
+            Message::Ping { .. } => 8 + 1,
+            Message::Pong { delay_us, observed, .. } => 8 + 1 + varint::len(delay_us) + address_len(observed),
+            Message::Receipt { largest, received, .. } => 1 + varint::len(largest) + varint::len(received),
+            Message::Close { .. } => 1,
+            Message::Packet { number, .. } => 1 + varint::len(number),
+            Message::Ack(ack) => ack.body_len(),
+            Message::Fragment(part) => FragmentPart::HEADER_LEN + part.bytes.len(),
+            Message::Signal(signal) => signal.body_len(),
+            Message::RelayOpen(_) => RelayOpen::BODY_LEN,
+            Message::RelayClose(_) => RelayClose::BODY_LEN,
+        }
+    }
+
+    /// Bytes of the message.
+    pub fn encoded_len(&self) -> usize {
+        let body = self.body_len();
+        1 + varint::len(body as u64) + body
+    }
+
+    /// Writes the body.
+    fn encode(&self, body: &mut Writer<'_>) -> Result<(), BufferFull> {
         match *self {
             Message::Ping { token, path } => {
                 body.u64(token)?;
-                body.u8(path)?;
-                Ok(code::PING)
+                body.u8(path)
             }
             Message::Pong { token, path, delay_us, observed } => {
                 body.u64(token)?;
                 body.u8(path)?;
                 body.varint(delay_us)?;
-                body.address(observed)?;
-                Ok(code::PONG)
+                body.address(observed)
             }
             Message::Receipt { lane, largest, received } => {
                 body.u8(lane.0)?;
                 body.varint(largest)?;
-                body.varint(received)?;
-                Ok(code::RECEIPT)
+                body.varint(received)
             }
-            Message::Close { reason } => {
-                body.u8(reason.0)?;
-                Ok(code::CLOSE)
+            Message::Close { reason } => body.u8(reason.0),
+            Message::Packet { path, number } => {
+                body.u8(path)?;
+                body.varint(number)
             }
+            Message::Ack(ack) => ack.encode(body),
+            Message::Fragment(part) => part.encode(body),
+            Message::Signal(signal) => signal.encode(body),
+            Message::RelayOpen(open) => open.encode(body),
+            Message::RelayClose(close) => close.encode(body),
         }
+    }
+}
+
+/// Bytes of an address in a message.
+fn address_len(address: SocketAddr) -> usize {
+    match address.ip().to_canonical() {
+        IpAddr::V4(_) => MAX_ADDRESS_LEN - 12,
+        IpAddr::V6(_) => MAX_ADDRESS_LEN,
     }
 }
 
@@ -206,7 +355,7 @@ impl<'a> Messages<'a> {
         Messages { payload: Reader::new(payload) }
     }
 
-    fn try_next(&mut self) -> Result<Option<Message>, MessageError> {
+    fn try_next(&mut self) -> Result<Option<Message<'a>>, MessageError> {
         while let Ok(code) = self.payload.u8() {
             if code >= code::LIMIT {
                 return Err(MessageError::Type(code));
@@ -221,8 +370,8 @@ impl<'a> Messages<'a> {
     }
 }
 
-impl Iterator for Messages<'_> {
-    type Item = Result<Message, MessageError>;
+impl<'a> Iterator for Messages<'a> {
+    type Item = Result<Message<'a>, MessageError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let item = self.try_next().transpose();
@@ -258,12 +407,12 @@ impl<'a> MessageWriter<'a> {
     }
 
     /// Appends `message`, whole or not at all.
-    pub fn push(&mut self, message: &Message) -> Result<(), BufferFull> {
-        let mut scratch = [0; Message::MAX_BODY_LEN];
-        let mut body = Writer::new(&mut scratch);
-        let code = message.encode(&mut body)?;
-        self.frame(code, body.len())?.copy_from_slice(body.written());
-        Ok(())
+    pub fn push(&mut self, message: &Message<'_>) -> Result<(), BufferFull> {
+        let room = self.frame(message.code(), message.body_len())?;
+        let mut body = Writer::new(room);
+        let written = message.encode(&mut body);
+        debug_assert!(written.is_ok() && body.remaining() == 0, "the length of the body of {message:?}");
+        written
     }
 
     /// Appends padding until the payload has exactly `len` bytes.
@@ -313,15 +462,19 @@ impl<'a> MessageWriter<'a> {
 mod tests {
     extern crate std;
 
+    use super::super::ack::AckBody;
+    use super::super::relay::{RelayCloseReason, RelayRole};
+    use super::super::signal::tests::any_signal;
+    use super::super::signal::{SignalBody, SignalRole};
     use super::*;
-    use core::net::IpAddr;
+    use core::num::NonZeroU32;
     use proptest::prelude::*;
     use std::vec;
     use std::vec::Vec;
 
-    const PING: Message = Message::Ping { token: 7, path: 3 };
+    const PING: Message<'_> = Message::Ping { token: 7, path: 3 };
 
-    fn read(payload: &[u8]) -> Vec<Result<Message, MessageError>> {
+    fn read(payload: &[u8]) -> Vec<Result<Message<'_>, MessageError>> {
         Messages::new(payload).collect()
     }
 
@@ -343,7 +496,7 @@ mod tests {
         let mut payload = vec![0x3f, 3, 1, 2, 3, 0, 2, 0xff, 0xff];
         // A Ping with two bytes more than this version knows.
         payload.extend([1, 11, 7, 0, 0, 0, 0, 0, 0, 0, 3, 0xaa, 0xbb]);
-        payload.extend([5, 0]);
+        payload.extend([0x3e, 0]);
         assert_eq!(read(&payload), [Ok(PING)]);
     }
 
@@ -354,10 +507,10 @@ mod tests {
         for (bad, error) in [
             (&[0x40, 0][..], MessageError::Type(0x40)),
             (&[0xff, 0], MessageError::Type(0xff)),
-            (&[5], MessageError::Length(end)),
-            (&[5, 1], MessageError::Length(end)),
-            (&[5, 0x80, 0x00], MessageError::Length(ReadError::Overlong)),
-            (&[5, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01], MessageError::Length(end)),
+            (&[0x3e], MessageError::Length(end)),
+            (&[0x3e, 1], MessageError::Length(end)),
+            (&[0x3e, 0x80, 0x00], MessageError::Length(ReadError::Overlong)),
+            (&[0x3e, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01], MessageError::Length(end)),
             (&[1, 8, 7, 0, 0, 0, 0, 0, 0, 0], MessageError::Body { code: 1, error: end }),
             (&[4, 0], MessageError::Body { code: 4, error: end }),
             (&[3, 4, 0, 0x80, 0x00, 0], MessageError::Body { code: 3, error: ReadError::Overlong }),
@@ -369,6 +522,15 @@ mod tests {
                 &[2, 13, 7, 0, 0, 0, 0, 0, 0, 0, 3, 0, 5, 1, 2],
                 MessageError::Body { code: 2, error: ReadError::AddressFamily(5) },
             ),
+            (
+                &[5, 10, 0, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x40],
+                MessageError::Body { code: 5, error: ReadError::TooLarge },
+            ),
+            (&[6, 5, 0, 0, 9, 0, 10], MessageError::Body { code: 6, error: ReadError::TooLarge }),
+            (&[7, 8, 0, 0, 0, 0, 0, 0, 20, 0], MessageError::Body { code: 7, error: ReadError::OutOfRange }),
+            (&[8, 1, 3], MessageError::Body { code: 8, error: ReadError::OutOfRange }),
+            (&[9, 33, 0], MessageError::Length(end)),
+            (&[10, 1, 2], MessageError::Body { code: 10, error: ReadError::OutOfRange }),
         ] {
             let payload = [&good, bad].concat();
             assert_eq!(read(&payload), [Ok(PING), Err(error)], "{bad:x?}");
@@ -413,7 +575,59 @@ mod tests {
         assert_eq!(names, ["shutdown shutdown", "removed removed", "reason 9 reason 9"]);
     }
 
-    fn any_message() -> impl Strategy<Value = Message> {
+    #[test]
+    fn a_fragment_lies_within_its_packet() {
+        let part = |offset, total, len: usize| FragmentPart::new(1, offset, total, &vec![0; len]).is_some();
+        assert!(part(0, 20, 20) && part(19, 20, 1) && part(0, 65_535, 65_535));
+        assert!(!part(0, 20, 21) && !part(20, 20, 1) && !part(1, 65_535, 65_535));
+        assert!(!part(0, 20, 0) && !part(0, 19, 19) && !part(65_535, 65_535, 70_000));
+        let shown = std::format!("{:?}", FragmentPart::new(0x1f, 20, 1300, &[7; 30]));
+        assert_eq!(shown, "Some(FragmentPart(0x1f: 20..50 of 1300))");
+    }
+
+    #[test]
+    fn a_fragment_may_fill_a_payload() {
+        let packet = vec![0x45; 65_535];
+        let mut buf = vec![0; 70_000];
+        let mut writer = MessageWriter::new(&mut buf);
+        let message = Message::Fragment(FragmentPart::new(9, 0, 65_535, &packet).unwrap());
+        writer.push(&message).unwrap();
+        let len = writer.len();
+        assert_eq!(len, message.encoded_len());
+        assert_eq!(read(&buf[..len]), [Ok(message)]);
+    }
+
+    /// What messages are made of; they themselves borrow.
+    #[derive(Clone, Debug)]
+    enum Told {
+        Plain(Message<'static>),
+        Ack(AckBody),
+        Fragment(u32, u16, Vec<u8>, u16),
+        Signal(SignalRole, SignalBody, Vec<u8>),
+    }
+
+    impl Told {
+        fn message(&mut self) -> Message<'_> {
+            match self {
+                Told::Plain(message) => *message,
+                Told::Ack(body) => Message::Ack(body.as_ack()),
+                Told::Fragment(id, offset, bytes, behind) => {
+                    let total = (*offset + bytes.len() as u16 + *behind).max(20);
+                    Message::Fragment(FragmentPart::new(*id, *offset, total, bytes).unwrap())
+                }
+                Told::Signal(role, body, scratch) => {
+                    scratch.resize(SignalBody::SCRATCH_LEN, 0xee);
+                    let scratch = scratch.as_mut_slice().try_into().unwrap();
+                    Message::Signal(body.to_signal(*role, scratch))
+                }
+            }
+        }
+    }
+
+    fn any_plain() -> impl Strategy<Value = Message<'static>> {
+        let role = || any::<bool>().prop_map(|offer| if offer { RelayRole::Offer } else { RelayRole::Request });
+        let open = (role(), any::<[u8; 32]>(), any::<NonZeroU32>(), any::<u64>());
+        let close = (role(), any::<[u8; 32]>(), any::<u8>());
         prop_oneof![
             any::<(u64, u8)>().prop_map(|(token, path)| Message::Ping { token, path }),
             any::<(u64, u8, u64, IpAddr, u16)>().prop_map(|(token, path, delay_us, ip, port)| Message::Pong {
@@ -425,16 +639,38 @@ mod tests {
             (any::<u8>(), 0..=MsgId::MAX_COUNTER, any::<u64>())
                 .prop_map(|(lane, largest, received)| Message::Receipt { lane: Lane(lane), largest, received }),
             any::<u8>().prop_map(|reason| Message::Close { reason: CloseReason(reason) }),
+            (any::<u8>(), 0..=MAX_PACKET_NUMBER).prop_map(|(path, number)| Message::Packet { path, number }),
+            open.prop_map(|(role, peer, handle, token)| Message::RelayOpen(RelayOpen { role, peer, handle, token })),
+            close.prop_map(|(role, peer, reason)| {
+                Message::RelayClose(RelayClose { role, peer, reason: RelayCloseReason(reason) })
+            }),
+        ]
+    }
+
+    fn any_told() -> impl Strategy<Value = Told> {
+        let range = (0..=MAX_PACKET_NUMBER, 0u64..100).prop_map(|(end, len)| end.saturating_sub(len)..=end);
+        let part = (any::<u32>(), 0u16..2000, prop::collection::vec(any::<u8>(), 1..300), 0u16..2000);
+        prop_oneof![
+            4 => any_plain().prop_map(Told::Plain),
+            1 => (any::<(u8, u64)>(), range).prop_map(|((path, delay_us), range)| {
+                Told::Ack(AckBody::new(path, delay_us, [range]).unwrap())
+            }),
+            1 => part.prop_map(|(id, offset, bytes, behind)| Told::Fragment(id, offset, bytes, behind)),
+            1 => any_signal().prop_map(|(role, body)| Told::Signal(role, body, Vec::new())),
         ]
     }
 
     proptest! {
         #[test]
-        fn round_trip(messages in prop::collection::vec(any_message(), 0..8), pad in 2usize..200) {
+        fn round_trip(mut told in prop::collection::vec(any_told(), 0..8), pad in 2usize..200) {
+            let messages: Vec<_> = told.iter_mut().map(Told::message).collect();
             let mut buf = [0; 8 * Message::MAX_LEN + 200];
             let mut writer = MessageWriter::new(&mut buf);
             for message in &messages {
+                let before = writer.len();
                 writer.push(message).unwrap();
+                prop_assert_eq!(writer.len() - before, message.encoded_len());
+                prop_assert!(message.encoded_len() <= Message::MAX_LEN);
             }
             let len = writer.len() + pad;
             writer.pad_to(len).unwrap();
@@ -445,7 +681,7 @@ mod tests {
         #[test]
         fn arbitrary_bytes_are_read_or_refused(
             raw: Vec<u8>,
-            parts in prop::collection::vec((0u8..7, prop::collection::vec(any::<u8>(), 0..40)), 0..8),
+            parts in prop::collection::vec((0u8..12, prop::collection::vec(any::<u8>(), 0..60)), 0..8),
         ) {
             let mut bytes = Vec::new();
             for (code, body) in &parts {

@@ -10,6 +10,7 @@
 //!     |     +-- tlv:     what the two Noise messages carry inside
 //!     |
 //!     +-- message:   the payload of a Sealed envelope once it is open: nothing, one IP packet, or messages
+//!           +-- ack, signal, relay:  the bodies of the larger ones
 //! ```
 //!
 //! Everything here is layout: no keys, no state of a session, no clock. A decoder
@@ -22,14 +23,18 @@
 //! All integers are little-endian.
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod ack;
 pub mod cursor;
 pub mod envelope;
 pub mod frame;
 pub mod hello;
 pub mod message;
+pub mod relay;
+pub mod signal;
 pub mod tlv;
 pub mod varint;
 
+pub use ack::{Ack, AckBody, AckRanges, MAX_PACKET_NUMBER};
 pub use cursor::{BufferFull, ReadError, Reader, Writer};
 pub use envelope::{
     EnvelopeType, Flags, HEADER_LEN, HEADROOM, Header, HeaderError, Lane, MAX_DATAGRAM_LEN, MAX_ENVELOPE_LEN,
@@ -37,5 +42,7 @@ pub use envelope::{
 };
 pub use frame::{FrameDecoder, FrameError, MAX_FRAME_LEN};
 pub use hello::{CookieReply, Hello, HelloAck, HelloError};
-pub use message::{CloseReason, IpVersion, Message, MessageError, MessageWriter, Messages, Payload};
+pub use message::{CloseReason, FragmentPart, IpVersion, Message, MessageError, MessageWriter, Messages, Payload};
+pub use relay::{RelayClose, RelayCloseReason, RelayOpen, RelayRole};
+pub use signal::{Candidate, CandidateKind, CheckOutcome, CheckResult, NatVerdict, Signal, SignalBody, SignalRole};
 pub use tlv::{Capabilities, Ciphers, HelloAckPayload, HelloPayload, TlvError};
