@@ -133,8 +133,8 @@ impl RelayHandles {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::format;
     use crate::rng::Rng;
+    use alloc::format;
     use proptest::prelude::*;
 
     fn leg(n: u32) -> Receiver {

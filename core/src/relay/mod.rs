@@ -19,8 +19,9 @@
 //! endpoint's. None of them sends anything: they say what is to be told to whom, and the node tells it.
 
 mod handles;
-
+mod legs;
 mod table;
 
 pub use handles::{ChannelEnd, Receiver, RelayAddress, RelayHandles};
+pub use legs::{LegAction, LegState, LegView, MAX_LEGS, RelayLegs, RelayOption};
 pub use table::{ChannelView, Forward, Opened, RelayLimits, RelayRefusal, RelayTable, Traffic};

@@ -308,13 +308,15 @@ impl RelayTable {
 
     /// The channels, ordered by pair.
     pub fn iter(&self) -> impl Iterator<Item = ChannelView> + '_ {
-        self.by_pair.values().filter_map(|index| self.channels.get(*index as usize)?.as_ref()).map(|channel| ChannelView {
-            ends: channel.ends.map(|end| end.peer),
-            sent: channel.ends.map(|end| end.sent),
-            complete: channel.ends.iter().all(|end| end.downlink.is_some()),
-            opener: channel.opener,
-            opened: channel.opened,
-            last_used: channel.last_used,
+        self.by_pair.values().filter_map(|index| self.channels.get(*index as usize)?.as_ref()).map(|channel| {
+            ChannelView {
+                ends: channel.ends.map(|end| end.peer),
+                sent: channel.ends.map(|end| end.sent),
+                complete: channel.ends.iter().all(|end| end.downlink.is_some()),
+                opener: channel.opener,
+                opened: channel.opened,
+                last_used: channel.last_used,
+            }
         })
     }
 
@@ -360,8 +362,8 @@ fn side_of(from: PeerIndex, to: PeerIndex) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use core::num::NonZeroU32;
     use crate::rng::Rng;
+    use core::num::NonZeroU32;
     use proptest::prelude::*;
 
     const A: PeerIndex = PeerIndex(3);
@@ -566,8 +568,9 @@ mod tests {
                     }
                     Op::Restart(a) => {
                         for (ends, (addresses, ..)) in &mut model.0 {
-                            let side = ends.iter().position(|end| *end == PeerIndex(a));
-                            side.map_or((), |side| addresses[side] = None);
+                            if let Some(side) = ends.iter().position(|end| *end == PeerIndex(a)) {
+                                addresses[side] = None;
+                            }
                         }
                         for (other, uplink) in world.table.on_restart(PeerIndex(a)) {
                             uplinks.insert((PeerIndex(a), other), uplink);
