@@ -4,6 +4,10 @@
 //! which are *usable* (a Ping sent on the path was answered), which are *suspect* (something was sent and no receipt came
 //! back in time) and which one is preferred. It never sends anything itself: it says what is due and the node sends it.
 
+pub mod candidate;
+pub mod checks;
+pub mod mapping;
+pub mod rendezvous;
 mod rtt;
 mod select;
 mod set;
