@@ -103,6 +103,8 @@ pub mod node;
 pub mod overlay;
 pub mod path;
 mod peer;
+pub mod rate;
+pub mod relay;
 pub mod reliable;
 pub mod rng;
 pub mod session;

@@ -5,10 +5,14 @@
 //! sent and no receipt came back in time), which are *lost* and sought again, and which one is preferred. It never sends
 //! anything itself: it says what is due and the node sends it.
 
+pub mod candidate;
+pub mod checks;
 mod liveness;
+pub mod mapping;
 mod mirror;
 pub mod mtu;
 pub mod recovery;
+pub mod rendezvous;
 mod retry;
 mod rtt;
 mod select;
