@@ -72,8 +72,10 @@ pub struct PeerConfig {
     pub prefixes: Vec<Prefix>,
     /// Whether it may carry packets between two others.
     pub relay_capable: bool,
-    /// Where it may be found. May be empty: then it has to find us.
+    /// Where it may be found. May be empty: then it has to find us, or a common peer helps.
     pub endpoints: Vec<SocketAddr>,
+    /// Where it was reached in a former life of this node.
+    pub last_known: Vec<SocketAddr>,
 }
 
 /// What this node permits.
@@ -108,6 +110,8 @@ pub struct NodeConfig {
     pub policy: Policy,
     /// The ranges that this node itself owns. No peer may own an overlapping one.
     pub own_prefixes: Vec<Prefix>,
+    /// Bytes of the longest packet that the host sends: the MTU of its TUN device.
+    pub mtu: u16,
     /// Whether this machine computes AES-256-GCM faster than ChaCha20-Poly1305 (the adapter finds out).
     pub aes_is_fast: bool,
     /// Whether the host completes transport checksums of packets written to its TUN, so that peers may leave them open.

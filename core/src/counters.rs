@@ -40,13 +40,25 @@ pub enum DropReason {
     NotIp,
     /// A packet larger than a datagram can carry.
     TooLarge,
-    /// Control output beyond its queue.
+    /// Control beyond its queue, or more requests in one envelope than are answered.
     ControlOverflow,
+    /// A Relayed envelope with a handle or token that this node did not give out.
+    UnknownChannel,
+    /// A Relayed envelope that did not come by a proven path of the peer whose channel it names.
+    RelaySource,
+    /// A Relayed envelope for a peer that is not reached at the moment.
+    ChannelNotReady,
+    /// A Relayed envelope beyond what its sender may send through this node.
+    RelayQuota,
+    /// A Relayed envelope inside another.
+    NestedRelay,
+    /// A packet whose fragments did not come together.
+    Reassembly,
 }
 
 impl DropReason {
     /// Every reason, in the order of the counters.
-    pub const ALL: [DropReason; 19] = [
+    pub const ALL: [DropReason; 25] = [
         DropReason::Malformed,
         DropReason::UnknownVersion,
         DropReason::UnknownType,
@@ -66,6 +78,12 @@ impl DropReason {
         DropReason::NotIp,
         DropReason::TooLarge,
         DropReason::ControlOverflow,
+        DropReason::UnknownChannel,
+        DropReason::RelaySource,
+        DropReason::ChannelNotReady,
+        DropReason::RelayQuota,
+        DropReason::NestedRelay,
+        DropReason::Reassembly,
     ];
 
     /// The name used in reports.
@@ -90,6 +108,12 @@ impl DropReason {
             DropReason::NotIp => "not_ip",
             DropReason::TooLarge => "too_large",
             DropReason::ControlOverflow => "control_overflow",
+            DropReason::UnknownChannel => "unknown_channel",
+            DropReason::RelaySource => "relay_source",
+            DropReason::ChannelNotReady => "channel_not_ready",
+            DropReason::RelayQuota => "relay_quota",
+            DropReason::NestedRelay => "nested_relay",
+            DropReason::Reassembly => "reassembly",
         }
     }
 }
@@ -113,6 +137,26 @@ pub struct Counters {
     pub sessions_established: u64,
     /// Times that the preferred path of a peer changed from one usable path to another.
     pub path_switches: u64,
+    /// Datagrams passed on between two others.
+    pub packets_relayed: u64,
+    /// Their bytes, with the relay's header.
+    pub bytes_relayed: u64,
+    /// Channels that were asked for and refused.
+    pub relay_refusals: u64,
+    /// Signals made, received, carried for others, and not carried.
+    pub signals_sent: u64,
+    /// See `signals_sent`.
+    pub signals_received: u64,
+    /// See `signals_sent`.
+    pub signals_carried: u64,
+    /// See `signals_sent`.
+    pub signals_refused: u64,
+    /// Addresses of Signals that were not tried: what they are, or too many.
+    pub candidates_refused: u64,
+    /// Addresses tried by a Ping.
+    pub checks_sent: u64,
+    /// Fragments sent.
+    pub fragments_sent: u64,
     /// Packets that went by a second path too, because the preferred one was in doubt.
     pub packets_mirrored: u64,
     /// Times that a preferred path was lost and another took over.

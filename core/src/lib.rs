@@ -41,10 +41,12 @@
 //!         name: "beta".into(),
 //!         prefixes: vec![peer_net.parse().unwrap()],
 //!         relay_capable: false,
+//!         last_known: vec![],
 //!         endpoints: at.map(|at| at.parse().unwrap()).into_iter().collect(),
 //!     }],
 //!     policy: Policy::default(),
 //!     own_prefixes: vec![own_net.parse().unwrap()],
+//!     mtu: 1400,
 //!     aes_is_fast: false,
 //!     checksum_offload: false,
 //! };
@@ -96,6 +98,7 @@ extern crate alloc;
 mod command;
 mod config;
 mod counters;
+mod delivery;
 mod event;
 pub mod identity;
 pub mod membership;

@@ -1,12 +1,19 @@
 //! Everything a node holds about one allowed peer.
 
 use alloc::collections::VecDeque;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
 use crate::config::PeerConfig;
 use crate::path::{PathClass, PathSet, PathSlot, PathState, Via};
+use crate::delivery::Delivery;
+use crate::node::signal::Search;
+use crate::overlay::Reassembly;
+use crate::rate::Bucket;
+use crate::relay::RelayLegs;
+use crate::wire::{CheckResult, NatVerdict, Signal};
 use crate::session::handshake::{Initiation, PeerKeys};
 use crate::session::{BootId, Sessions};
 use crate::time::Instant;
@@ -93,6 +100,17 @@ pub(crate) struct OperatorPing {
     pub(crate) sent: Instant,
     pub(crate) path: Via,
     pub(crate) class: PathClass,
+}
+
+/// What a peer said of its side when it signaled.
+#[derive(Clone, Debug)]
+pub(crate) struct RemoteView {
+    /// The NAT in front of it.
+    pub(crate) nat: NatVerdict,
+    /// What came of trying our addresses.
+    pub(crate) results: heapless::Vec<CheckResult, { Signal::MAX_ITEMS }>,
+    /// When it said so.
+    pub(crate) at: Instant,
 }
 
 /// Which lanes received something that no receipt has covered yet.
@@ -219,6 +237,18 @@ pub(crate) struct Peer {
     pub(crate) flushing: usize,
     /// The session that the paths' counters are of.
     lanes_of: Option<u32>,
+    /// What must arrive, once there was something.
+    pub(crate) delivery: Option<Box<Delivery>>,
+    /// The relays between, while there is use for them.
+    pub(crate) legs: Option<Box<RelayLegs>>,
+    /// What is done to reach the peer directly, once that was wanted.
+    pub(crate) search: Option<Box<Search>>,
+    /// Packets of which parts have come.
+    pub(crate) reassembly: Option<Box<Reassembly>>,
+    /// Identification of the next packet that is cut.
+    pub(crate) next_fragment: u32,
+    /// How many Signals of the peer are carried.
+    pub(crate) carried: Bucket,
     wanted_until: Instant,
     keepalives: u32,
 }
@@ -257,6 +287,12 @@ impl Peer {
             behind_nat: true,
             flushing: 0,
             lanes_of: None,
+            delivery: None,
+            legs: None,
+            search: None,
+            reassembly: None,
+            next_fragment: 0,
+            carried: Bucket::default(),
             wanted_until: Instant::ORIGIN,
             keepalives: 0,
         }
@@ -300,6 +336,11 @@ impl Peer {
         let wanted = used || now < self.wanted_until;
         let longest = if wanted { HELLO_INTERVAL_DEMAND } else { HELLO_INTERVAL_IDLE };
         (HELLO_INTERVAL * (1 << attempts.min(10))).min(longest)
+    }
+
+    /// Whether somebody sends to the peer, or it to us, or did a moment ago.
+    pub(crate) fn is_in_use(&self, now: Instant) -> bool {
+        self.paths.is_active(now) || now < self.wanted_until
     }
 
     /// Whether there is a session that sends.
@@ -388,6 +429,12 @@ impl Peer {
     pub(crate) fn class_of(&self, via: &Via) -> PathClass {
         match via {
             Via::Relay(_) => PathClass::Relay,
+            Via::Direct(at) if self.config.endpoints.contains(&at.remote) => PathClass::Direct,
+            Via::Direct(at) if self.config.last_known.contains(&at.remote) => PathClass::Direct,
+            // Once the two have told each other where they are, what comes from a new address comes because of that.
+            Via::Direct(_) if self.search.as_ref().is_some_and(|search| search.remote.is_some()) => {
+                PathClass::SignalingThenDirect
+            }
             Via::Direct(_) => PathClass::Direct,
         }
     }
@@ -408,6 +455,9 @@ impl Peer {
             (doubt, "unreceipted data"),
             (loss, "silence"),
             (self.keepalive_at(), "keepalive"),
+            (self.delivery.as_ref().map_or(Instant::FAR_FUTURE, |d| d.next_deadline(&self.paths)), "delivery"),
+            (self.legs.as_ref().map_or(Instant::FAR_FUTURE, |legs| legs.next_deadline()), "relay"),
+            (self.search.as_ref().map_or(Instant::FAR_FUTURE, |search| search.next_deadline()), "search"),
         ];
         deadlines.into_iter().min().expect("the list is not empty")
     }

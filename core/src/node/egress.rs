@@ -5,7 +5,7 @@ use alloc::vec;
 use super::relay::Carriage;
 use super::{Instant, Node, Outgoing, PeerIndex, Shared};
 use crate::counters::DropReason;
-use crate::overlay::{Batch, ChecksumMode, Refused, Segments, TunPacket};
+use crate::overlay::{Batch, ChecksumMode, Refused, Segments, TunPacket, clamp_mss};
 use crate::path::FourTuple;
 use crate::peer::Peer;
 use crate::session::KeyAge;
@@ -30,6 +30,8 @@ enum Obstacle {
     Wait,
     /// The packet goes into the next batch.
     Full,
+    /// The path carries packets of so many bytes whole, and this is longer.
+    TooLong { room: usize },
 }
 
 impl Node {
@@ -62,6 +64,12 @@ impl Node {
                 TunOutcome::Dropped
             }
             Err(Obstacle::Wait) => self.enqueue(index, &packet),
+            Err(Obstacle::TooLong { room }) => {
+                if let Some(carriage) = carriage {
+                    self.send_too_long(index, &packet, carriage, room);
+                }
+                TunOutcome::Taken
+            }
         }
     }
 
@@ -127,6 +135,16 @@ impl Node {
     }
 }
 
+/// Lets a TCP connection that begins know what the path carries, where the packet is the beginning of one.
+pub(super) fn clamp(packet: &mut [u8], room: usize, csum_partial: bool) {
+    if packet.len() <= MAX_SYN_LEN {
+        clamp_mss(packet, room, csum_partial);
+    }
+}
+
+/// A SYN has no payload: the longest headers of IPv6 without extensions and TCP (RFC 8200, RFC 9293).
+const MAX_SYN_LEN: usize = 40 + 60;
+
 /// What was sealed into a batch.
 struct Sealed {
     /// Where in the batch it begins.
@@ -158,6 +176,7 @@ fn seal(
         return Err(Obstacle::Wait);
     };
     let overhead = OVERHEAD + header.as_ref().map_or(0, |header| header.len());
+    let room = peer.paths.get(slot).map_or(0, |path| path.room());
     let age = session.key_age(now);
     if age == KeyAge::Expired {
         return Err(Obstacle::Wait);
@@ -168,6 +187,9 @@ fn seal(
     let stride = segments.segment_len(0) + overhead;
     if stride > MAX_DATAGRAM_LEN {
         return Err(Obstacle::Drop(DropReason::TooLarge));
+    }
+    if segments.segment_len(0) > room {
+        return Err(Obstacle::TooLong { room });
     }
     let total = segments.total_len() + count * overhead;
     if !batch.fits(to, stride, total) {
@@ -188,6 +210,7 @@ fn seal(
         wrapper.copy_from_slice(header.as_ref().map_or(&[], |header| header.as_slice()));
         let written = segments.write(i, &mut envelope[HEADER_LEN..]);
         debug_assert_eq!(written + overhead, length);
+        clamp(&mut envelope[HEADER_LEN..HEADER_LEN + written], room, csum_partial);
         permit.seal(csum_partial, envelope);
         datagram.commit();
     }

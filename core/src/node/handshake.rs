@@ -209,6 +209,12 @@ impl Node {
         peer.boot = Some(boot);
         if restarted {
             peer.paths.reset();
+            if let Some(delivery) = peer.delivery.as_mut() {
+                delivery.on_restart();
+            }
+            if let Some(search) = peer.search.as_mut() {
+                search.rendezvous.on_restart();
+            }
         }
         let class = peer.class_of(&path);
         if proven {
@@ -218,6 +224,13 @@ impl Node {
             peer.paths.note_arrival(now, &path, class, length, || shared.rng.u64());
         }
         peer.restarted |= restarted;
+        if let (Via::Direct(via), Some(search)) = (path, peer.search.as_mut()) {
+            search.checks.on_handshake(&via);
+        }
+        if restarted {
+            self.on_relay_restart(index);
+        }
+        self.insert_legs(index);
         self.update_paths(index);
     }
 
@@ -243,17 +256,36 @@ impl Node {
             if let Some(to) = to {
                 self.shared.outbox.report(Event::SessionSwitched { peer, from, to, why });
             }
+            self.on_switch(index, why);
         }
         let Some((peer, shared)) = self.peer_mut(index) else { return };
         let usable = peer.paths.preferred().is_some() && peer.sessions.current.is_some();
         if usable {
             shared.flush(index, peer);
+            self.flush_delivery(index);
         }
+        let Some((peer, shared)) = self.peer_mut(index) else { return };
         let confirmed = peer.sessions.current.as_ref().is_some_and(|session| session.is_confirmed());
         if usable && confirmed && peer.link == Link::Down && peer.is_answering(shared.now) {
             peer.link = Link::Up;
             shared.outbox.report(Event::PeerUp { peer: peer.config.id });
         }
+    }
+
+    /// Data goes by another path.
+    fn on_switch(&mut self, index: PeerIndex, why: SwitchReason) {
+        let Some((peer, shared)) = self.peer_mut(index) else { return };
+        let now = shared.now;
+        if let (Some(slot), Some(delivery)) = (peer.paths.preferred_slot(), peer.delivery.as_mut()) {
+            delivery.on_switch(slot);
+        }
+        if why == SwitchReason::PathLost {
+            if let Some(search) = peer.search.as_mut() {
+                search.rendezvous.on_hint(now);
+            }
+        }
+        self.maintain_legs(index);
+        self.maintain_search(index);
     }
 
     /// Reports a confirmed session, unless one that crossed it is used instead.
@@ -295,9 +327,11 @@ impl Node {
             relay => relay,
         };
         let known = peer.paths.proven().chain(peer.heard_at).map(pin);
-        let configured = peer.config.endpoints.iter().filter_map(|endpoint| shared.path_to(*endpoint));
+        let configured = peer.config.endpoints.iter().chain(&peer.config.last_known);
+        let configured = configured.filter_map(|endpoint| shared.path_to(*endpoint));
+        let relays = peer.legs.iter().flat_map(|legs| legs.open()).map(Via::Relay);
         let mut places: heapless::Vec<Via, MAX_PLACES> = heapless::Vec::new();
-        for place in known.chain(configured.map(Via::Direct)) {
+        for place in known.chain(configured.map(Via::Direct)).chain(relays) {
             if !places.iter().any(|held| held.place() == place.place()) {
                 let _ = places.push(place); // Full: see MAX_PLACES.
             }

@@ -8,14 +8,28 @@ use crate::counters::DropReason;
 use crate::event::{DownReason, Event};
 use crate::overlay::{IpPacket, RouteTable};
 use crate::path::{FourTuple, PathSlot, PathState, Proof, Via};
-use crate::peer::{Link, OperatorPing, Peer};
+use crate::peer::{Link, OperatorPing};
 use crate::session::{OpenError, Session};
-use crate::wire::{EnvelopeType, Flags, Header, HeaderError, Lane, Message, Messages, Payload};
+use crate::wire::{FragmentPart, EnvelopeType, Flags, Header, HeaderError, Lane, Message, Messages, Payload};
+
+/// What a datagram was, where it was more than control.
+#[derive(Debug)]
+#[must_use = "it is to be passed on, to the host or to another node"]
+pub enum Inbound<'a> {
+    /// A packet for the host.
+    Packet(InboundPacket<'a>),
+    /// This node is a relay: the datagram, of which only the header was changed, goes on.
+    Forward {
+        /// Where to.
+        to: FourTuple,
+        /// The datagram.
+        datagram: &'a mut [u8],
+    },
+}
 
 /// An IP packet that a peer sent, opened in place in the datagram that carried it.
 #[derive(Debug)]
-#[must_use = "the packet is for the host"]
-pub struct Inbound<'a> {
+pub struct InboundPacket<'a> {
     /// Whose packet it is.
     pub peer: PeerIndex,
     /// The packet.
@@ -23,6 +37,9 @@ pub struct Inbound<'a> {
     /// Whether the sender left the transport checksum to be completed here: it holds the pseudo-header's sum only.
     pub csum_partial: bool,
 }
+
+/// Requests that one envelope may make.
+const MAX_REQUESTS: usize = 16;
 
 /// What a Pong says that was asked for through a relay: nobody saw an address.
 const UNSPECIFIED: SocketAddr = SocketAddr::new(core::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
@@ -37,7 +54,8 @@ pub(super) struct Origin {
 }
 
 impl Node {
-    /// Takes in one datagram, which arrived by `path`. An IP packet for the host is returned; everything else is dealt with.
+    /// Takes in one datagram, which arrived by `path`. An IP packet for the host is returned, and so is what this node passes
+    /// on as a relay; everything else is dealt with.
     /// Nothing that a stranger can send allocates, panics or gets an answer (but for a cookie, see `docs/protocol.md`).
     pub fn handle_datagram<'a>(
         &mut self,
@@ -62,11 +80,8 @@ impl Node {
             }
         };
         let outcome = match header.kind() {
-            EnvelopeType::Sealed | EnvelopeType::HelloFinish => self.on_sealed(from, &header, datagram),
-            EnvelopeType::Hello => self.on_hello(from, &header, datagram).map(|()| None),
-            EnvelopeType::HelloAck => self.on_hello_ack(from.via, &header, datagram).map(|()| None),
-            EnvelopeType::Cookie => self.on_cookie(&header, datagram).map(|()| None),
-            EnvelopeType::Relayed => Err(DropReason::UnknownType),
+            EnvelopeType::Relayed => self.on_relayed(path, &header, datagram),
+            _ => self.on_envelope(from, &header, datagram),
         };
         match outcome {
             Ok(inbound) => inbound,
@@ -74,6 +89,23 @@ impl Node {
                 self.shared.counters.drop(reason);
                 None
             }
+        }
+    }
+
+    /// An envelope for this node, which came directly or through a relay.
+    pub(super) fn on_envelope<'a>(
+        &mut self,
+        from: Origin,
+        header: &Header,
+        datagram: &'a mut [u8],
+    ) -> Result<Option<Inbound<'a>>, DropReason> {
+        match header.kind() {
+            EnvelopeType::Sealed | EnvelopeType::HelloFinish => self.on_sealed(from, header, datagram),
+            EnvelopeType::Hello => self.on_hello(from, header, datagram).map(|()| None),
+            EnvelopeType::HelloAck => self.on_hello_ack(from.via, header, datagram).map(|()| None),
+            EnvelopeType::Cookie => self.on_cookie(header, datagram).map(|()| None),
+            // A relay is reached directly, or not at all.
+            EnvelopeType::Relayed => Err(DropReason::NestedRelay),
         }
     }
 
@@ -115,10 +147,14 @@ impl Node {
                 changed |= opened.lane != Lane::CONTROL && peer.receipts.note(now, opened.lane.0);
                 changed |= peer.paths.note_data(now, slot, || shared.rng.u64());
                 accept_packet(&self.routes, shared, index, opened.payload, csum_partial)
-                    .map(|packet| Some(Inbound { peer: index, packet, csum_partial }))
+                    .map(|packet| Some(Inbound::Packet(InboundPacket { peer: index, packet, csum_partial })))
             }
             Payload::Messages => {
                 changed = true;
+                if opened.lane != Lane::CONTROL {
+                    peer.receipts.note(now, opened.lane.0);
+                    peer.paths.note_data(now, slot, || shared.rng.u64());
+                }
                 self.on_messages(index, header.session(), path, slot, opened.payload).map(|()| None)
             }
         };
@@ -155,55 +191,123 @@ impl Node {
         payload: &[u8],
     ) -> Result<(), DropReason> {
         let mut pinged = false;
+        let mut requests = 0;
         for message in Messages::new(payload) {
             let message = message.map_err(|_| DropReason::Malformed)?;
-            let Some((peer, shared)) = self.peer_mut(index) else { return Ok(()) };
             match message {
                 // One envelope is worth one answer: nobody needs more, and no envelope may fill the queue.
                 Message::Ping { .. } if pinged => {}
                 Message::Ping { token, path: named } => {
                     pinged = true;
-                    peer.paths.note_ping(shared.now, slot);
-                    let observed = path.direct().map_or(UNSPECIFIED, |path| path.remote);
-                    let message = Control::Pong { token, path: named, arrived: shared.now, observed };
-                    shared.send(Outgoing::Control { peer: index, slot, message });
-                    // By a path that may work in the other direction alone, the answer may not arrive.
-                    if let Some(slot) = peer.second_control_path(slot) {
-                        shared.send(Outgoing::Control { peer: index, slot, message });
-                    }
+                    self.on_ping(index, path, slot, token, named);
                 }
                 Message::Pong { token, path: named, delay_us, observed } => {
-                    let held = Duration::from_micros(delay_us);
-                    let reply = on_pong(peer, shared, PathSlot(named), token, held);
-                    if observed != UNSPECIFIED {
-                        peer.observed = Some(observed);
-                        peer.behind_nat = shared.is_behind_nat(peer.observed);
-                    }
-                    self.update_paths(index);
-                    if let Some((ping, rtt)) = reply {
-                        self.report_ping(index, &ping, rtt);
-                    }
+                    self.on_pong(index, PathSlot(named), token, Duration::from_micros(delay_us), observed);
                 }
-                Message::Receipt { lane, largest, .. } => {
-                    let current = peer.sessions.current.as_ref().is_some_and(|s| s.index() == session);
-                    if let Some(slot) = lane.0.checked_sub(1).filter(|_| current) {
-                        peer.paths.on_receipt(shared.now, PathSlot(slot), largest);
-                        self.update_paths(index);
-                    }
-                }
+                Message::Receipt { lane, largest, .. } => self.on_receipt(index, session, lane, largest),
                 Message::Close { .. } => {
                     self.on_close(index, session);
                     return Ok(());
                 }
-                Message::Packet { .. }
-                | Message::Ack(_)
-                | Message::Fragment(_)
-                | Message::Signal(_)
-                | Message::RelayOpen(_)
-                | Message::RelayClose(_) => {}
+                Message::Packet { path, number } => {
+                    if !self.on_packet(index, path, number) {
+                        return Ok(()); // What it carries was dealt with, and is acknowledged again.
+                    }
+                }
+                Message::Ack(ack) => self.on_ack(index, &ack)?,
+                Message::Fragment(part) => self.on_fragment(index, part)?,
+                Message::Signal(_) | Message::RelayOpen(_) | Message::RelayClose(_) if requests >= MAX_REQUESTS => {
+                    return Err(DropReason::ControlOverflow);
+                }
+                Message::Signal(signal) => {
+                    requests += 1;
+                    self.on_signal(index, &signal);
+                }
+                Message::RelayOpen(open) => {
+                    requests += 1;
+                    self.on_relay_open(index, &open);
+                }
+                Message::RelayClose(close) => {
+                    requests += 1;
+                    self.on_relay_close(index, &close);
+                }
             }
         }
         Ok(())
+    }
+
+    fn on_ping(&mut self, index: PeerIndex, path: Via, slot: PathSlot, token: u64, named: u8) {
+        let Some((peer, shared)) = self.peer_mut(index) else { return };
+        peer.paths.note_ping(shared.now, slot);
+        let observed = path.direct().map_or(UNSPECIFIED, |path| path.remote);
+        let message = Control::Pong { token, path: named, arrived: shared.now, observed };
+        shared.send(Outgoing::Control { peer: index, slot, message });
+        // By a path that may work in the other direction alone, the answer may not arrive.
+        if let Some(slot) = peer.second_control_path(slot) {
+            shared.send(Outgoing::Control { peer: index, slot, message });
+        }
+    }
+
+    /// A Pong proves a path, answers the operator, a search for the MTU, or the check of an address.
+    fn on_pong(&mut self, index: PeerIndex, slot: PathSlot, token: u64, held: Duration, observed: SocketAddr) {
+        let Some((peer, shared)) = self.peer_mut(index) else { return };
+        let asked = peer.paths.get(slot).and_then(|path| path.via.direct());
+        if observed != UNSPECIFIED {
+            peer.observed = Some(observed);
+            peer.behind_nat = shared.is_behind_nat(peer.observed);
+        }
+        if let Some(position) = peer.pings.iter().position(|ping| ping.wire_token == token) {
+            let ping = peer.pings.swap_remove(position);
+            self.on_operator_pong(index, slot, ping, held);
+        } else if peer.paths.on_pong(shared.now, slot, token, held).is_some() {
+            if let Some(relay) = peer.paths.get(slot).and_then(|path| path.via.relay())
+                && let Some(legs) = peer.legs.as_mut()
+            {
+                legs.on_proven(shared.now, relay);
+            }
+            let seen = asked.filter(|_| observed != UNSPECIFIED);
+            if seen.is_some_and(|path| shared.observations.note(shared.now, index, path, observed)) {
+                self.hint_search();
+            }
+        } else {
+            self.on_check_answered(index, token, held);
+        }
+        self.update_paths(index);
+    }
+
+    fn on_operator_pong(&mut self, index: PeerIndex, slot: PathSlot, ping: OperatorPing, held: Duration) {
+        let Some((peer, shared)) = self.peer_mut(index) else { return };
+        let rtt = shared.now.since(ping.sent);
+        let rtt = rtt.saturating_sub(held.min(rtt / 2));
+        // The path may have been replaced since; then the answer says nothing of the new one.
+        if peer.paths.get(slot).is_some_and(|path| path.via.admits(&ping.path) && path.state != PathState::Lost) {
+            peer.paths.prove(shared.now, slot, Proof::Pong(rtt));
+        }
+        let (Some(peer), Some(path)) = (self.peer(index), self.peers.name(ping.path)) else { return };
+        let (peer, token, class) = (peer.config.id, ping.token, ping.class);
+        self.shared.outbox.report(Event::PingReply { peer, token, path, class, rtt });
+    }
+
+    fn on_receipt(&mut self, index: PeerIndex, session: u32, lane: Lane, largest: u64) {
+        let Some((peer, shared)) = self.peer_mut(index) else { return };
+        let current = peer.sessions.current.as_ref().is_some_and(|s| s.index() == session);
+        if let Some(slot) = lane.0.checked_sub(1).filter(|_| current) {
+            peer.paths.on_receipt(shared.now, PathSlot(slot), largest);
+            self.update_paths(index);
+        }
+    }
+
+    fn on_fragment(&mut self, index: PeerIndex, part: FragmentPart<'_>) -> Result<(), DropReason> {
+        let Some((peer, shared)) = self.peer_mut(index) else { return Ok(()) };
+        let reassembly = peer.reassembly.get_or_insert_default();
+        let whole = reassembly.push(shared.now, part);
+        for _ in 0..reassembly.take_dropped() {
+            shared.counters.drop(DropReason::Reassembly);
+        }
+        match whole {
+            Some(mut packet) => self.on_reassembled(index, &mut packet),
+            None => Ok(()),
+        }
     }
 
     /// The peer said goodbye: its keys go at once, and it is sought again without hurry. A goodbye under former keys is of a
@@ -219,16 +323,12 @@ impl Node {
         peer.sessions.close_standing(&mut shared.indices);
         peer.paths.reset();
         peer.departed = true;
+        peer.delivery = None;
+        peer.search = None;
         if !peer.config.endpoints.is_empty() {
             peer.greet_later(shared.now);
         }
         self.set_down(index, DownReason::Closed);
-    }
-
-    fn report_ping(&mut self, index: PeerIndex, ping: &OperatorPing, rtt: Duration) {
-        let (Some(peer), Some(path)) = (self.peer(index), self.peers.name(ping.path)) else { return };
-        let (peer, token, class) = (peer.config.id, ping.token, ping.class);
-        self.shared.outbox.report(Event::PingReply { peer, token, path, class, rtt });
     }
 
     /// Reports a peer down, once.
@@ -242,7 +342,7 @@ impl Node {
 }
 
 /// A packet is accepted when it is one, and when its source belongs to the peer that sent it.
-fn accept_packet<'a>(
+pub(super) fn accept_packet<'a>(
     routes: &RouteTable,
     shared: &mut Shared,
     peer: PeerIndex,
@@ -259,27 +359,4 @@ fn accept_packet<'a>(
     shared.counters.packets_received += 1;
     shared.counters.bytes_received += packet.len() as u64;
     Ok(packet)
-}
-
-/// A Pong proves a path, or answers the operator.
-fn on_pong(
-    peer: &mut Peer,
-    shared: &mut Shared,
-    slot: PathSlot,
-    token: u64,
-    held: Duration,
-) -> Option<(OperatorPing, Duration)> {
-    let now = shared.now;
-    if let Some(position) = peer.pings.iter().position(|ping| ping.wire_token == token) {
-        let ping = peer.pings.swap_remove(position);
-        let rtt = now.since(ping.sent);
-        let rtt = rtt.saturating_sub(held.min(rtt / 2));
-        // The path may have been replaced since; then the answer says nothing of the new one.
-        if peer.paths.get(slot).is_some_and(|path| path.via.admits(&ping.path) && path.state != PathState::Lost) {
-            peer.paths.prove(now, slot, Proof::Pong(rtt));
-        }
-        return Some((ping, rtt));
-    }
-    peer.paths.on_pong(now, slot, token, held);
-    None
 }

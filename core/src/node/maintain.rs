@@ -13,6 +13,10 @@ impl Node {
         self.maintain_paths(index);
         self.maintain_greeting(index);
         self.maintain_keepalive(index);
+        self.maintain_mtu(index);
+        self.maintain_legs(index);
+        self.maintain_search(index);
+        self.maintain_delivery(index);
         self.reschedule(index);
     }
 

@@ -8,6 +8,9 @@
 //! | --- | --- |
 //! | `ingress` | a datagram arrived: opens it, hands packets to the caller and control to its module |
 //! | `egress` | the host sends a packet: finds its owner, seals it into the caller's batch |
+//! | `deliver` | control messages that must arrive |
+//! | `too_long` | packets that a path does not carry whole |
+//! | `signal` | candidates, Signals and connectivity checks |
 //! | `handshake` | Hello, HelloAck, Cookie and what a confirmed session changes |
 //! | `maintain` | a peer's deadline came: probes, receipts, keepalives, Hellos |
 //! | `relay` | envelopes that leave or arrive through a third peer, and those of others that pass here |
@@ -15,17 +18,20 @@
 //! | `transmit` | turns a description into bytes when the caller polls |
 //! | `view` | what reports say |
 
+mod deliver;
 mod egress;
 mod handshake;
 mod ingress;
 mod maintain;
 mod outbox;
 mod relay;
+pub(crate) mod signal;
+mod too_long;
 mod transmit;
 mod view;
 
 pub use egress::TunOutcome;
-pub use ingress::Inbound;
+pub use ingress::{Inbound, InboundPacket};
 use ingress::Origin;
 pub use view::{PeerState, PeerView, RouteView, SessionView};
 
@@ -44,12 +50,14 @@ use crate::membership;
 use crate::overlay::{PeerIndex, Prefix, RouteTable};
 use crate::path::{Family, FourTuple, PathSlot, SocketInfo, Via};
 use crate::peer::{Link, OperatorPing, Peer};
+use crate::path::mapping::Observations;
+use crate::relay::{RelayHandles, RelayLimits, RelayTable};
 use crate::rng::Rng;
 use crate::session::handshake::LocalKeys;
 use crate::session::{CookieJar, CryptoBackend, HelloGate, Indices, KeyAge};
 use crate::time::{Instant, UnixTime};
 use crate::timers::Timers;
-use crate::wire::CloseReason;
+use crate::wire::{CloseReason, RelayCloseReason};
 use outbox::{Control, Outbox, Outgoing};
 
 /// What a caller is to do. The bytes of a datagram are in the scratch buffer that was given to [`Node::poll_output`].
@@ -63,6 +71,11 @@ pub enum Output {
         /// Bytes in the scratch buffer.
         len: usize,
     },
+    /// Give the host the IP packet `scratch[..len]`. Its checksums are complete.
+    Tun {
+        /// Bytes in the scratch buffer.
+        len: usize,
+    },
     /// Something to report.
     Event(Event),
 }
@@ -72,6 +85,9 @@ pub enum Output {
 pub struct Node {
     peers: Peers,
     by_static_key: BTreeMap<[u8; 32], PeerIndex>,
+    by_id: BTreeMap<[u8; 32], PeerIndex>,
+    /// The peers that may relay.
+    relays: Vec<PeerIndex>,
     routes: RouteTable,
     timers: Timers,
     shared: Shared,
@@ -142,6 +158,14 @@ struct Shared {
     indices: Indices,
     jar: CookieJar,
     gate: HelloGate,
+    /// What arriving Relayed envelopes are for.
+    handles: RelayHandles,
+    /// What this node carries for others.
+    channels: RelayTable,
+    /// Where others see this node.
+    observations: Observations,
+    /// Bytes of the longest packet of the host.
+    packet_len: usize,
     outbox: Outbox,
     counters: Counters,
     /// The latest `now` of any call: time never runs backwards in here.
@@ -231,6 +255,10 @@ impl Node {
             indices: Indices::default(),
             jar,
             gate,
+            handles: RelayHandles::default(),
+            channels: RelayTable::new(RelayLimits::default()),
+            observations: Observations::default(),
+            packet_len: usize::from(config.mtu),
             outbox: Outbox::new(),
             counters: Counters::default(),
             now,
@@ -243,6 +271,8 @@ impl Node {
         let mut node = Node {
             peers: Peers::default(),
             by_static_key: BTreeMap::new(),
+            by_id: BTreeMap::new(),
+            relays: Vec::new(),
             routes: RouteTable::new(),
             timers: Timers::default(),
             shared,
@@ -250,6 +280,7 @@ impl Node {
         for peer in config.peers {
             node.add_peer(peer);
         }
+        node.note_relays();
         Ok(node)
     }
 
@@ -273,12 +304,14 @@ impl Node {
         if !self.shared.outbox.is_empty() {
             return (self.shared.now, "output");
         }
+        let channels = self.shared.channels.next_deadline();
         match self.timers.peek() {
-            None => (Instant::FAR_FUTURE, "nothing"),
-            Some((deadline, index)) => {
+            Some((deadline, index)) if deadline <= channels => {
                 let why = self.peer(index).map_or("nothing", |peer| peer.next_deadline().1);
                 (deadline.max(self.shared.now), why)
             }
+            _ if channels == Instant::FAR_FUTURE => (Instant::FAR_FUTURE, "nothing"),
+            _ => (channels.max(self.shared.now), "idle channel"),
         }
     }
 
@@ -289,6 +322,9 @@ impl Node {
             && deadline <= self.shared.now
         {
             self.maintain(index);
+        }
+        if self.shared.channels.next_deadline() <= self.shared.now {
+            self.expire_channels();
         }
     }
 
@@ -303,7 +339,7 @@ impl Node {
         }
         match command {
             Command::SetPeers(peers) => self.set_peers(peers)?,
-            Command::SetPolicy(policy) => self.shared.policy = policy,
+            Command::SetPolicy(policy) => self.set_policy(policy),
             Command::SetEndpoints { peer, endpoints } => self.set_endpoints(&peer, endpoints)?,
             Command::Ping { peer, token } => self.ping(&peer, token)?,
             Command::NetworkChanged { local } => self.network_changed(local),
@@ -345,8 +381,10 @@ impl Node {
         }
         let keys = self.shared.local.peer_keys(&config.id);
         self.by_static_key.insert(config.id.x25519(), index);
+        self.by_id.insert(*config.id.as_bytes(), index);
         let mut peer = Peer::new(config, keys, self.shared.now);
-        if !peer.config.endpoints.is_empty() {
+        peer.paths.set_packet_len(self.shared.now, self.shared.packet_len);
+        if !peer.config.endpoints.is_empty() || !peer.config.last_known.is_empty() {
             peer.greet(self.shared.now);
         }
         self.peers.insert(index, peer);
@@ -355,6 +393,17 @@ impl Node {
 
     /// Removes a peer without a word to it.
     fn remove_peer(&mut self, index: PeerIndex) {
+        self.close_legs(index);
+        self.close_channels(index, RelayCloseReason::UNKNOWN_PEER);
+        for other in self.peers.indices() {
+            if let Some((other, shared)) = self.peer_mut(other) {
+                other.paths.remove_relay(shared.now, index);
+                if let Some(delivery) = other.delivery.as_mut() {
+                    delivery.forget(index);
+                }
+            }
+        }
+        self.shared.observations.forget(index);
         let Some(mut peer) = self.peers.remove(index) else { return };
         peer.sessions.close_all(&mut self.shared.indices);
         if let Some(initiation) = peer.initiation {
@@ -368,6 +417,7 @@ impl Node {
         }
         self.shared.outbox.forget(index);
         self.by_static_key.remove(&peer.config.id.x25519());
+        self.by_id.remove(peer.config.id.as_bytes());
         self.routes.remove_peer(index);
         self.timers.set(index, Instant::FAR_FUTURE);
     }
@@ -408,7 +458,23 @@ impl Node {
             }
             self.reschedule(index);
         }
+        self.note_relays();
         Ok(())
+    }
+
+    /// Takes in which peers may relay.
+    fn note_relays(&mut self) {
+        self.relays = self.peers.iter().filter(|(_, peer)| peer.config.relay_capable).map(|(index, _)| index).collect();
+    }
+
+    /// Takes in what is permitted from now on.
+    fn set_policy(&mut self, policy: Policy) {
+        let relayed = self.shared.policy.allow_relay;
+        self.shared.policy = policy;
+        if relayed && !policy.allow_relay {
+            self.close_relays();
+        }
+        self.hint_all();
     }
 
     fn set_endpoints(&mut self, id: &PeerId, endpoints: Vec<SocketAddr>) -> Result<(), CommandError> {
@@ -459,6 +525,8 @@ impl Node {
     fn network_changed(&mut self, local: Vec<IpAddr>) {
         let now = self.shared.now;
         self.shared.addresses = Some(local);
+        self.shared.observations.clear();
+        self.hint_all();
         for index in self.peers.indices() {
             let Some((peer, shared)) = self.peer_mut(index) else { continue };
             let local = shared.addresses.as_deref().unwrap_or_default();
@@ -514,6 +582,7 @@ mod tests {
             prefixes: vec![Prefix::new([10, 0, 2 - number, 0].into(), 24).unwrap()],
             relay_capable: false,
             endpoints: if number == 1 { vec![from(2).remote] } else { vec![] },
+            last_known: vec![],
         };
         let config = NodeConfig {
             network_id: NetworkId::new("test").unwrap(),
@@ -522,6 +591,7 @@ mod tests {
             peers: vec![peer],
             policy: Policy::default(),
             own_prefixes: vec![Prefix::new([10, 0, number - 1, 0].into(), 24).unwrap()],
+            mtu: 1400,
             aes_is_fast: false,
             checksum_offload: false,
         };

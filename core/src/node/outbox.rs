@@ -29,6 +29,12 @@ pub(crate) enum Outgoing {
     HelloFinish { peer: PeerIndex, index: u32 },
     /// Control messages under the current session.
     Control { peer: PeerIndex, slot: PathSlot, message: Control },
+    /// Messages that must arrive, as many as one packet takes. A probe goes by a certain path, and even when nothing waits.
+    Reliable { peer: PeerIndex, probe: Option<PathSlot> },
+    /// Is the peer at this address?
+    Check { peer: PeerIndex, via: FourTuple, token: u64 },
+    /// A packet for the host.
+    Host { packet: Box<[u8]> },
     /// A datagram that is made already.
     Ready { to: FourTuple, datagram: Box<[u8]> },
     /// The oldest packet that waited for a session.
@@ -42,6 +48,10 @@ pub(crate) enum Control {
     Keepalive,
     /// Is this path alive?
     Ping { token: u64 },
+    /// The same in an envelope whose datagram has `size` bytes: does the path carry that?
+    PaddedPing { token: u64, size: u16 },
+    /// These packets of your path have arrived.
+    Ack { path: u8 },
     /// Yes, and this is where your Ping came from.
     Pong { token: u64, path: u8, arrived: Instant, observed: SocketAddr },
     /// What has arrived on the lanes that wait for a receipt, or those of the last one once more.
@@ -80,11 +90,13 @@ impl Outbox {
     /// Takes out what is for a peer that is no more: its index will be another's. What is made already goes.
     pub(crate) fn forget(&mut self, gone: PeerIndex) {
         self.sends.retain(|send| match send {
-            Outgoing::Cookie { .. } | Outgoing::Ready { .. } => true,
+            Outgoing::Cookie { .. } | Outgoing::Ready { .. } | Outgoing::Host { .. } => true,
             Outgoing::Hello { peer, .. }
             | Outgoing::HelloAck { peer, .. }
             | Outgoing::HelloFinish { peer, .. }
             | Outgoing::Control { peer, .. }
+            | Outgoing::Reliable { peer, .. }
+            | Outgoing::Check { peer, .. }
             | Outgoing::Packet { peer } => *peer != gone,
         });
     }

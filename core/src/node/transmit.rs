@@ -9,8 +9,14 @@ use crate::session::tunnel::LaneReceived;
 use crate::time::Instant;
 use crate::wire::{CloseReason, HEADER_LEN, Lane, Message, MessageWriter, OVERHEAD, TAG_LEN};
 
-/// Control messages of one envelope fit into this many bytes: eight receipts, or a Pong.
+/// Control messages of one envelope fit into this many bytes: eight receipts, an acknowledgement, or a Pong.
 const CONTROL_LEN: usize = 512;
+
+/// Messages that must arrive go in packets of this length: what every path carries, through a relay too.
+const PACKET_LEN: usize = crate::reliable::MAX_MESSAGE_LEN + 16;
+
+/// In place of a path's number: the Ping is sent to an address that is no path yet.
+const NO_PATH: u8 = u8::MAX;
 
 /// An envelope at the start of the scratch buffer, before it is known how it leaves.
 #[derive(Clone, Copy)]
@@ -29,6 +35,10 @@ impl Node {
                 scratch.get_mut(..datagram.len())?.copy_from_slice(&datagram);
                 return Some(Output::Transmit { path: to, len: datagram.len() });
             }
+            Outgoing::Host { packet } => {
+                scratch.get_mut(..packet.len())?.copy_from_slice(&packet);
+                return Some(Output::Tun { len: packet.len() });
+            }
             Outgoing::Cookie { peer, path, index, hello_mac } => {
                 let shared = &mut self.shared;
                 let (place, socket) = path.place();
@@ -44,6 +54,8 @@ impl Node {
             }
             Outgoing::HelloFinish { peer, index } => self.build_finish(peer, index, scratch)?,
             Outgoing::Control { peer, slot, message } => self.build_control(peer, slot, message, scratch)?,
+            Outgoing::Reliable { peer, probe } => self.build_reliable(peer, probe, scratch)?,
+            Outgoing::Check { peer, via, token } => self.build_check(peer, via, token, scratch)?,
             Outgoing::Packet { peer } => self.build_packet(peer, scratch)?,
         };
         let (path, len) = self.dispatch(built, scratch)?;
@@ -88,9 +100,18 @@ impl Node {
             Control::Receipt { again } => peer.receipts.take(again),
             _ => heapless::Vec::new(),
         };
+        let room = match message {
+            Control::PaddedPing { size, .. } => usize::from(size).checked_sub(peer.paths.get(slot)?.overhead())?,
+            _ => CONTROL_LEN,
+        };
+        let mut writer = MessageWriter::new(scratch.get_mut(HEADER_LEN..HEADER_LEN + room)?);
+        if let Control::Ack { path } = message {
+            let ack = peer.delivery.as_mut()?.take_ack(now, path)?;
+            writer.push(&Message::Ack(ack.as_ack())).ok()?;
+        }
         let session = peer.sessions.current.as_mut()?;
-        let len =
-            write_control(session, slot, message, &lanes, now, scratch.get_mut(HEADER_LEN..HEADER_LEN + CONTROL_LEN)?)?;
+        write_control(session, slot, message, &lanes, now, room, &mut writer)?;
+        let len = writer.len();
         let datagram = scratch.get_mut(..len + OVERHEAD)?;
         if !peer.paths.may_send(slot, datagram.len()) {
             return None;
@@ -98,6 +119,39 @@ impl Node {
         session.tunnel.seal(Lane::CONTROL, false, datagram).ok()?;
         peer.note_sent(now);
         Some(Built { peer: Some(index), via, len: len + OVERHEAD })
+    }
+
+    /// Seals a packet of messages that must arrive.
+    fn build_reliable(&mut self, index: PeerIndex, probe: Option<PathSlot>, scratch: &mut [u8]) -> Option<Built> {
+        let (peer, shared) = self.peer_mut(index)?;
+        let now = shared.now;
+        let slot = probe.filter(|slot| peer.paths.get(*slot).is_some()).or(peer.paths.preferred_slot());
+        let delivery = peer.delivery.as_mut()?;
+        if probe.is_none() {
+            delivery.flushing = false;
+        }
+        let (slot, session) = (slot?, peer.sessions.sender(now)?);
+        let via = peer.paths.get(slot)?.via;
+        let payload = scratch.get_mut(HEADER_LEN..HEADER_LEN + PACKET_LEN)?;
+        let len = delivery.write_packet(now, &peer.paths, slot, OVERHEAD, probe.is_some(), payload)?;
+        let datagram = scratch.get_mut(..len + OVERHEAD)?;
+        session.tunnel.seal(Lane::CONTROL, false, datagram).ok()?;
+        peer.note_sent(now);
+        self.flush_delivery(index);
+        self.reschedule(index);
+        Some(Built { peer: Some(index), via, len: len + OVERHEAD })
+    }
+
+    /// Seals a Ping to an address that is no path.
+    fn build_check(&mut self, index: PeerIndex, to: FourTuple, token: u64, scratch: &mut [u8]) -> Option<Built> {
+        let (peer, shared) = self.peer_mut(index)?;
+        let session = peer.sessions.current.as_mut()?;
+        let mut writer = MessageWriter::new(scratch.get_mut(HEADER_LEN..HEADER_LEN + CONTROL_LEN)?);
+        writer.push(&Message::Ping { token, path: NO_PATH }).ok()?;
+        let len = writer.len() + OVERHEAD;
+        session.tunnel.seal(Lane::CONTROL, false, scratch.get_mut(..len)?).ok()?;
+        shared.counters.checks_sent += 1;
+        Some(Built { peer: Some(index), via: Via::Direct(to), len })
     }
 
     /// Seals the oldest packet that waited for the session.
@@ -141,18 +195,22 @@ fn copy(peer: Option<PeerIndex>, via: Via, datagram: &[u8], scratch: &mut [u8]) 
     Some(Built { peer, via, len: datagram.len() })
 }
 
-/// Writes the messages of one control envelope into `payload`. Returns their length.
+/// Writes the messages of one control envelope. `None` where there is nothing to say.
 fn write_control(
     session: &Session,
     slot: PathSlot,
     control: Control,
     lanes: &[u8],
     now: Instant,
-    payload: &mut [u8],
-) -> Option<usize> {
-    let mut writer = MessageWriter::new(payload);
+    room: usize,
+    writer: &mut MessageWriter<'_>,
+) -> Option<()> {
     match control {
-        Control::Keepalive => {}
+        Control::Keepalive | Control::Ack { .. } => {}
+        Control::PaddedPing { token, .. } => {
+            writer.push(&Message::Ping { token, path: slot.0 }).ok()?;
+            writer.pad_to(room).ok()?;
+        }
         Control::Ping { token } => writer.push(&Message::Ping { token, path: slot.0 }).ok()?,
         Control::Pong { token, path, arrived, observed } => {
             let delay_us = u64::try_from(now.since(arrived).as_micros()).unwrap_or(u64::MAX);
@@ -171,5 +229,5 @@ fn write_control(
         }
         Control::Close { reason } => writer.push(&Message::Close { reason }).ok()?,
     }
-    Some(writer.len())
+    Some(())
 }

@@ -4,7 +4,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use heapless::Vec;
 
-use super::{Family, SocketId};
+use super::{Family, SocketInfo};
 use crate::wire::{Candidate, CandidateKind, Signal};
 
 /// Candidates that one Signal names at most.
@@ -14,24 +14,13 @@ pub const MAX_CANDIDATES: usize = Signal::MAX_ITEMS;
 /// is room for still tells what is likelier to work.
 const MAX_OF_A_KIND: usize = 4;
 
-/// A socket and the local port that the host bound it to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct BoundSocket {
-    /// The runtime's number for it.
-    pub id: SocketId,
-    /// The only family of addresses that it reaches.
-    pub family: Family,
-    /// Its local port.
-    pub port: u16,
-}
-
 /// What this node's own candidates are made from.
 #[derive(Clone, Copy, Debug)]
 pub struct OwnAddresses<'a> {
     /// The addresses of the host's interfaces.
     pub interfaces: &'a [IpAddr],
     /// The sockets.
-    pub sockets: &'a [BoundSocket],
+    pub sockets: &'a [SocketInfo],
     /// Where others see the sockets, the latest first.
     pub reflexive: &'a [SocketAddr],
     /// Where the operator says that the node is reached.
@@ -162,9 +151,9 @@ mod tests {
     use alloc::vec::Vec as List;
     use proptest::prelude::*;
 
-    const SOCKETS: [BoundSocket; 2] = [
-        BoundSocket { id: SocketId(0), family: Family::V4, port: 4100 },
-        BoundSocket { id: SocketId(1), family: Family::V6, port: 4101 },
+    const SOCKETS: [SocketInfo; 2] = [
+        SocketInfo { id: SocketId(0), family: Family::V4, port: 4100 },
+        SocketInfo { id: SocketId(1), family: Family::V6, port: 4101 },
     ];
 
     fn at(text: &str) -> SocketAddr {

@@ -1,11 +1,14 @@
 //! One path: its proof, how long it may stay without, and the Pings that ask for it.
 
+use alloc::boxed::Box;
 use core::ops::Range;
 use core::time::Duration;
 
 use super::retry::Retry;
-use super::{PathClass, RttEstimator, Via};
+use super::mtu::MtuSearch;
+use super::{Family, PathClass, RttEstimator, Via};
 use crate::time::Instant;
+use crate::wire::{HEADER_LEN, OVERHEAD};
 
 /// Probes sent on a path that answers none before the burst ends.
 pub(super) const PROBE_LIMIT: usize = 4;
@@ -136,10 +139,14 @@ pub struct Path {
     next_rtt: Instant,
     /// Bytes that may be sent on it before it is proven; no limit once it was.
     pub(super) credit: Option<u32>,
+    /// The search for the largest datagram that it carries, from its first proof on.
+    pub(super) mtu: Option<Box<MtuSearch>>,
+    /// Bytes of the longest packet that the host sends.
+    packet_len: usize,
 }
 
 impl Path {
-    pub(super) fn new(via: Via, class: PathClass, now: Instant) -> Path {
+    pub(super) fn new(via: Via, class: PathClass, packet_len: usize, now: Instant) -> Path {
         Path {
             via,
             class,
@@ -161,6 +168,27 @@ impl Path {
             next_rtt: now,
             // A relay is an allowed peer that has agreed; an address may be anybody's.
             credit: via.direct().map(|_| 0),
+            mtu: None,
+            packet_len,
+        }
+    }
+
+    /// Bytes of the longest packet that the path carries whole.
+    pub fn room(&self) -> usize {
+        self.mtu.as_ref().map_or(self.base_datagram(), |mtu| mtu.mtu()) - self.overhead()
+    }
+
+    /// Bytes of a datagram beside the packet in it.
+    pub(crate) fn overhead(&self) -> usize {
+        OVERHEAD + self.via.relay().map_or(0, |_| HEADER_LEN)
+    }
+
+    /// Bytes of a datagram that every path is taken to carry: an IP packet of 1,280 bytes (RFC 8200, section 5). Which
+    /// family a relay uses on its other side is not known.
+    pub(super) fn base_datagram(&self) -> usize {
+        match self.via.direct().map(|addresses| Family::of(&addresses.remote)) {
+            Some(Family::V4) => 1280 - 20 - 8,
+            Some(Family::V6) | None => 1280 - 40 - 8,
         }
     }
 
@@ -178,12 +206,30 @@ impl Path {
         Some(self.suspect_since? + round_trip.clamp(GRACE.start, GRACE.end))
     }
 
+    /// Bytes of the largest datagram that there is use for.
+    fn target_datagram(&self) -> usize {
+        (self.packet_len + self.overhead()).max(self.base_datagram())
+    }
+
+    /// Sets the length of the longest packet that the host sends.
+    pub(super) fn set_packet_len(&mut self, now: Instant, packet_len: usize) {
+        self.packet_len = packet_len;
+        let target = self.target_datagram();
+        if let Some(mtu) = self.mtu.as_mut() {
+            mtu.set_target(now, target);
+        }
+    }
+
     /// Marks the path as suspect.
     pub(super) fn suspect(&mut self, now: Instant) {
         self.state = PathState::Suspect;
         if self.suspect_since.is_none() {
             self.suspect_since = Some(now);
             self.mirrored = 0..0;
+            // What is lost now says nothing about sizes.
+            if let Some(mtu) = self.mtu.as_mut() {
+                mtu.suspend();
+            }
         }
     }
 
@@ -266,6 +312,9 @@ impl Path {
         self.unproven = None;
         self.retry = None;
         self.credit = None;
+        if self.mtu.is_none() {
+            self.mtu = Some(MtuSearch::new(now, self.base_datagram(), self.target_datagram()).into());
+        }
     }
 
     /// Takes in a receipt that covers the path's lane up to `largest`, under the current session.
@@ -301,7 +350,8 @@ impl Path {
         if first {
             self.unproven = Some(now);
         }
-        first || measure
+        let wakes = self.mtu.as_mut().is_some_and(|mtu| mtu.on_use(now));
+        first || measure || wakes
     }
 
     /// Notes that data with counters up to `counter` went by another path too.
@@ -326,7 +376,8 @@ impl Path {
             _ => Instant::FAR_FUTURE,
         };
         let retry = self.retry.map_or(Instant::FAR_FUTURE, |retry| retry.next());
-        probe.min(liveness).min(retry)
+        let mtu = self.mtu.as_ref().filter(|_| self.state == PathState::Usable);
+        probe.min(liveness).min(retry).min(mtu.map_or(Instant::FAR_FUTURE, |mtu| mtu.next_deadline()))
     }
 }
 

@@ -6,8 +6,9 @@ use core::time::Duration;
 
 use super::liveness::{ProbeStep, RTT_INTERVAL, SUSPECT_FLOOR};
 use super::mirror::MirrorBudget;
+use super::mtu::MtuProbe;
 use super::select::{self, Switch};
-use super::{FourTuple, Path, PathClass, PathState, Proof, Via};
+use super::{FourTuple, Path, PathClass, PathState, Proof, RttEstimator, Via};
 use crate::overlay::PeerIndex;
 use crate::time::Instant;
 
@@ -23,6 +24,9 @@ const ACTIVE: Duration = Duration::from_secs(30);
 
 /// The peer's data may put the preferred path in doubt again after this long.
 const DOUBT_INTERVAL: Duration = Duration::from_millis(200);
+
+/// The longest packet of a host that has not said otherwise.
+const DEFAULT_PACKET_LEN: usize = 1400;
 
 /// Index of a path in its set. It names the path in Pings, and its data lane is the slot plus one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -51,6 +55,8 @@ pub struct PathSet {
     data_from: Option<PathSlot>,
     last_doubt: Option<Instant>,
     mirror: MirrorBudget,
+    /// Bytes of the longest packet that the host sends.
+    packet_len: usize,
 }
 
 impl Default for PathSet {
@@ -63,6 +69,7 @@ impl Default for PathSet {
             data_from: None,
             last_doubt: None,
             mirror: MirrorBudget::default(),
+            packet_len: DEFAULT_PACKET_LEN,
         }
     }
 }
@@ -269,7 +276,7 @@ impl PathSet {
             }
             None => self.least_useful(),
         };
-        self.slots[index] = Some(Path::new(via, class, now));
+        self.slots[index] = Some(Path::new(via, class, self.packet_len, now));
         PathSlot(u8::try_from(index).expect("a path set has at most MAX_PATHS slots"))
     }
 
@@ -343,6 +350,47 @@ impl PathSet {
         }
     }
 
+    /// The next padded Ping that is due: how large a datagram a path carries.
+    pub fn poll_mtu(&mut self, now: Instant, mut token: impl FnMut() -> u64) -> Option<(PathSlot, MtuProbe)> {
+        let usable = |(_, path): &(PathSlot, &mut Path)| path.state == PathState::Usable;
+        self.iter_mut().filter(usable).find_map(|(slot, path)| {
+            let timeout = path.patience();
+            Some((slot, path.mtu.as_mut()?.poll_probe(now, timeout, &mut token)?))
+        })
+    }
+
+    /// Sets the length of the longest packet that the host sends: there is no use for larger datagrams than it takes.
+    pub fn set_packet_len(&mut self, now: Instant, packet_len: usize) {
+        self.packet_len = packet_len;
+        self.iter_mut().for_each(|(_, path)| path.set_packet_len(now, packet_len));
+    }
+
+    /// Bytes of the longest packet that may go to the peer now, and still may when the spare path takes over.
+    pub fn host_mtu(&self) -> Option<usize> {
+        let (_, preferred) = self.preferred()?;
+        let standby = self.standby().map_or(usize::MAX, |(_, path)| path.room());
+        Some(preferred.room().min(standby).min(self.packet_len))
+    }
+
+    /// Whether it is known what the preferred path carries.
+    pub fn is_mtu_settled(&self) -> bool {
+        self.preferred().and_then(|(_, path)| path.mtu.as_ref()).is_some_and(|mtu| mtu.is_settled())
+    }
+
+    /// The estimator of a path's round-trip time, to take in what packets show.
+    pub(crate) fn rtt_mut(&mut self, slot: PathSlot) -> Option<&mut RttEstimator> {
+        self.get_mut(slot).map(|path| &mut path.rtt)
+    }
+
+    /// Records that a packet sent on a path was acknowledged.
+    pub fn on_ack(&mut self, now: Instant, slot: PathSlot) {
+        if let Some(path) = self.get_mut(slot)
+            && matches!(path.state, PathState::Usable | PathState::Suspect)
+        {
+            path.prove(now, Proof::Receipt);
+        }
+    }
+
     /// Whether a control datagram of `length` bytes may be sent on a path, and if so takes it off what an unproven address
     /// may get.
     pub fn may_send(&mut self, slot: PathSlot, length: usize) -> bool {
@@ -355,7 +403,11 @@ impl PathSet {
     /// Takes in a Pong: proves the path `slot`, if a Ping of its present probes carried `token`. Returns the round-trip time
     /// without `held`, the time the peer says it held the answer.
     pub fn on_pong(&mut self, now: Instant, slot: PathSlot, token: u64, held: Duration) -> Option<Duration> {
-        self.get_mut(slot)?.on_pong(now, token, held)
+        let path = self.get_mut(slot)?;
+        if path.mtu.as_mut().is_some_and(|mtu| mtu.on_answer(now, token).is_some()) {
+            return None;
+        }
+        path.on_pong(now, token, held)
     }
 
     /// Records evidence that what this node sends on a path arrives.
@@ -471,8 +523,8 @@ impl PathSet {
 
     /// Forgets every path: the peer restarted or left, what was proven with its former self is void.
     pub fn reset(&mut self) {
-        let (active_until, warm_at) = (self.active_until, self.warm_at);
-        *self = PathSet { active_until, warm_at, ..PathSet::default() };
+        let (active_until, warm_at, packet_len) = (self.active_until, self.warm_at, self.packet_len);
+        *self = PathSet { active_until, warm_at, packet_len, ..PathSet::default() };
     }
 
     /// Chooses the preferred path anew; `select.rs` says how.

@@ -87,7 +87,12 @@ impl<K: Copy + Eq> Reliable<K> {
 
     /// Drops the message with `key`: it has become pointless.
     pub fn cancel(&mut self, key: K) {
-        self.entries.retain(|entry| entry.key != key);
+        self.cancel_all(|held| *held == key);
+    }
+
+    /// Drops every message whose key is pointless.
+    pub fn cancel_all(&mut self, is_pointless: impl Fn(&K) -> bool) {
+        self.entries.retain(|entry| !is_pointless(&entry.key));
     }
 
     /// Writes messages that wait into `buffer`, one behind the other, as many as fit. Returns the bytes written and what

@@ -1,0 +1,208 @@
+//! What must arrive at one peer, over whatever paths there are: the queue of messages, the packet numbers of each path in both
+//! directions, and what is due.
+
+use alloc::vec::Vec;
+
+use crate::overlay::PeerIndex;
+use crate::path::recovery::{Blocked, Received, Recovery};
+use crate::path::{MAX_PATHS, PathSet, PathSlot};
+use crate::reliable::{Refused, Reliable, Token};
+use crate::time::Instant;
+use crate::wire::{Ack, Message, MessageWriter, RelayRole};
+
+/// What a message is about. A newer one about the same replaces an older one that has not arrived.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Topic {
+    /// This node's own candidates, for the peer itself.
+    Signal,
+    /// This node's own, to be carried to another peer.
+    SignalTo(PeerIndex),
+    /// Another peer's, carried by this node.
+    SignalOf(PeerIndex),
+    /// The channel to or from another peer, and which side of it this node speaks for.
+    Relay(RelayRole, PeerIndex),
+}
+
+impl Topic {
+    /// Whether it concerns a third peer.
+    fn concerns(&self, peer: PeerIndex) -> bool {
+        match *self {
+            Topic::Signal => false,
+            Topic::SignalTo(third) | Topic::SignalOf(third) | Topic::Relay(_, third) => third == peer,
+        }
+    }
+}
+
+/// A peer acknowledged a packet that was never sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct FalseAck;
+
+/// See the [module documentation](self).
+#[derive(Debug, Default)]
+pub(crate) struct Delivery {
+    queue: Reliable<Topic>,
+    /// By this node's path slot; at most [`MAX_PATHS`].
+    sent: Vec<Recovery<Token>>,
+    /// By the peer's number of its path; at most [`MAX_PATHS`].
+    received: Vec<Received>,
+    /// The pacer lets nothing out before.
+    blocked_until: Option<Instant>,
+    /// A description of a packet is in the outbox.
+    pub(crate) flushing: bool,
+}
+
+impl Delivery {
+    /// Adds a message, encoded whole.
+    pub(crate) fn push(&mut self, topic: Topic, message: &Message<'_>) -> Result<(), Refused> {
+        let mut bytes = alloc::vec![0; message.encoded_len()];
+        let mut writer = MessageWriter::new(&mut bytes);
+        writer.push(message).expect("encoded_len is the length of its encoding");
+        self.queue.push(topic, bytes.into())
+    }
+
+    /// Drops what concerns a peer that is no more.
+    pub(crate) fn forget(&mut self, peer: PeerIndex) {
+        self.queue.cancel_all(|topic| topic.concerns(peer));
+    }
+
+    /// Whether a packet should be put into the outbox; says so once for each.
+    pub(crate) fn wants_packet(&mut self, now: Instant) -> bool {
+        let due = !self.flushing && self.queue.has_queued() && self.blocked_until.is_none_or(|until| until <= now);
+        self.flushing |= due;
+        due
+    }
+
+    /// Writes a packet of messages for the path `slot` into `payload`. Returns its length, or `None` where nothing may be
+    /// sent now. `overhead` is what the datagram has beside the payload. A `probe` is sent whatever congestion says.
+    pub(crate) fn write_packet(
+        &mut self,
+        now: Instant,
+        paths: &PathSet,
+        slot: PathSlot,
+        overhead: usize,
+        probe: bool,
+        payload: &mut [u8],
+    ) -> Option<usize> {
+        self.blocked_until = None;
+        let rtt = &paths.get(slot)?.rtt;
+        let recovery = at(&mut self.sent, slot.0)?;
+        if !probe && let Err(blocked) = recovery.may_send(now, payload.len() + overhead, rtt) {
+            if let Blocked::Until(until) = blocked {
+                self.blocked_until = Some(until);
+            }
+            return None;
+        }
+        let mut writer = MessageWriter::new(payload);
+        writer.push(&Message::Packet { path: slot.0, number: recovery.next_number() }).ok()?;
+        let header = writer.len();
+        let (length, items) = self.queue.take_for_packet(payload.get_mut(header..)?);
+        if items.is_empty() && !probe {
+            return None;
+        }
+        recovery.on_sent(now, header + length + overhead, items, rtt)?;
+        Some(header + length)
+    }
+
+    /// Notes a packet of the peer. Returns whether what it carries is to be handled: it did not arrive before.
+    pub(crate) fn on_packet(&mut self, now: Instant, path: u8, number: u64) -> bool {
+        at(&mut self.received, path).is_some_and(|received| received.on_packet(now, number))
+    }
+
+    /// Takes in an acknowledgement. Returns whether it shows that a path works.
+    pub(crate) fn on_ack(&mut self, now: Instant, ack: &Ack<'_>, paths: &mut PathSet) -> Result<bool, FalseAck> {
+        let Some(recovery) = self.sent.get_mut(usize::from(ack.path())) else { return Err(FalseAck) };
+        let mut unknown = crate::path::RttEstimator::default();
+        let rtt = paths.rtt_mut(PathSlot(ack.path())).unwrap_or(&mut unknown);
+        let delay = core::time::Duration::from_micros(ack.delay_us());
+        let outcome = recovery.on_ack(now, ack.ranges(), delay, rtt).map_err(|_| FalseAck)?;
+        for token in outcome.acked {
+            self.queue.on_acked(token);
+        }
+        for token in outcome.lost {
+            self.queue.on_lost(token);
+        }
+        Ok(outcome.rtt.is_some())
+    }
+
+    /// The numbers of the peer's paths whose packets are to be acknowledged now.
+    pub(crate) fn due_acks(&self, now: Instant) -> impl Iterator<Item = u8> + '_ {
+        let due = move |(_, received): &(u8, &Received)| received.next_deadline() <= now;
+        (0u8..).zip(&self.received).filter(due).map(|(path, _)| path)
+    }
+
+    /// What has arrived by a path of the peer, for an acknowledgement that leaves now.
+    pub(crate) fn take_ack(&mut self, now: Instant, path: u8) -> Option<crate::wire::AckBody> {
+        let received = self.received.get_mut(usize::from(path))?;
+        let (delay, ranges) = received.pending_ack(now)?;
+        let delay_us = u64::try_from(delay.as_micros()).unwrap_or(u64::MAX);
+        let body = crate::wire::AckBody::new(path, delay_us, ranges);
+        received.on_ack_sent();
+        body
+    }
+
+    /// Does what is due: lost messages wait anew. Returns the paths on which a probe is to be sent at once.
+    pub(crate) fn on_timeout(&mut self, now: Instant, paths: &PathSet) -> heapless::Vec<PathSlot, MAX_PATHS> {
+        let mut probes = heapless::Vec::new();
+        let unknown = crate::path::RttEstimator::default();
+        for (slot, recovery) in (0u8..).map(PathSlot).zip(&mut self.sent) {
+            let rtt = paths.get(slot).map_or(&unknown, |path| &path.rtt);
+            if recovery.next_deadline(rtt) > now {
+                continue;
+            }
+            let outcome = recovery.on_timeout(now, rtt);
+            for token in outcome.lost {
+                self.queue.on_lost(token);
+            }
+            if let Some(items) = outcome.probe {
+                for token in items {
+                    self.queue.on_doubt(token);
+                }
+                let _ = probes.push(slot); // There are no more slots than that.
+            }
+        }
+        probes
+    }
+
+    /// What is in flight by other paths than `preferred` goes by that one.
+    pub(crate) fn on_switch(&mut self, preferred: PathSlot) {
+        for (slot, recovery) in (0u8..).zip(&mut self.sent) {
+            if slot != preferred.0 {
+                recovery.abandon().into_iter().for_each(|token| self.queue.on_lost(token));
+            }
+        }
+        self.blocked_until = None;
+    }
+
+    /// The peer began a new life: it knows nothing of what it acknowledged, and its packet numbers begin anew.
+    pub(crate) fn on_restart(&mut self) {
+        for recovery in &mut self.sent {
+            recovery.abandon();
+        }
+        self.received.clear();
+        self.queue.requeue_all();
+        self.blocked_until = None;
+    }
+
+    /// When it wants to be looked at, where there is a path to send by.
+    pub(crate) fn next_deadline(&self, paths: &PathSet) -> Instant {
+        let unknown = crate::path::RttEstimator::default();
+        let sent = (0u8..).map(PathSlot).zip(&self.sent).map(|(slot, recovery)| {
+            recovery.next_deadline(paths.get(slot).map_or(&unknown, |path| &path.rtt))
+        });
+        let received = self.received.iter().map(Received::next_deadline);
+        let blocked = self.blocked_until.into_iter();
+        sent.chain(received).chain(blocked).min().unwrap_or(Instant::FAR_FUTURE)
+    }
+}
+
+/// The entry of a path, made when it is first needed.
+fn at<T: Default>(list: &mut Vec<T>, path: u8) -> Option<&mut T> {
+    let index = usize::from(path);
+    if index >= MAX_PATHS {
+        return None;
+    }
+    if list.len() <= index {
+        list.resize_with(index + 1, T::default);
+    }
+    list.get_mut(index)
+}

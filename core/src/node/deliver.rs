@@ -1,0 +1,65 @@
+//! Control messages that must arrive: put into packets, acknowledged, and sent anew when they are lost.
+
+use super::{Control, Node, Outgoing, PeerIndex};
+use crate::counters::DropReason;
+use crate::delivery::Topic;
+use crate::path::PathSlot;
+use crate::wire::{Ack, Message};
+
+impl Node {
+    /// Gives a peer a message that must arrive.
+    pub(super) fn deliver(&mut self, index: PeerIndex, topic: Topic, message: &Message<'_>) {
+        let Some((peer, shared)) = self.peer_mut(index) else { return };
+        if peer.delivery.get_or_insert_default().push(topic, message).is_err() {
+            shared.counters.drop(DropReason::ControlOverflow);
+        }
+        self.flush_delivery(index);
+        self.reschedule(index);
+    }
+
+    /// Sends what waits, as far as a path and its congestion window let it.
+    pub(super) fn flush_delivery(&mut self, index: PeerIndex) {
+        let Some((peer, shared)) = self.peer_mut(index) else { return };
+        let ready = peer.sessions.current.is_some() && peer.paths.preferred_slot().is_some();
+        let now = shared.now;
+        if ready && peer.delivery.as_mut().is_some_and(|delivery| delivery.wants_packet(now)) {
+            shared.send(Outgoing::Reliable { peer: index, probe: None });
+        }
+    }
+
+    /// Does what is due: acknowledgements, probes, and what was lost.
+    pub(super) fn maintain_delivery(&mut self, index: PeerIndex) {
+        let Some((peer, shared)) = self.peer_mut(index) else { return };
+        let now = shared.now;
+        let Some(delivery) = peer.delivery.as_mut() else { return };
+        for slot in delivery.on_timeout(now, &peer.paths) {
+            shared.send(Outgoing::Reliable { peer: index, probe: Some(slot) });
+        }
+        let due: heapless::Vec<u8, { crate::path::MAX_PATHS }> = delivery.due_acks(now).collect();
+        if let Some(slot) = peer.control_path() {
+            for path in due {
+                shared.send(Outgoing::Control { peer: index, slot, message: Control::Ack { path } });
+            }
+        }
+        self.flush_delivery(index);
+    }
+
+    /// A packet arrived that is to be acknowledged. Returns whether what it carries is new.
+    pub(super) fn on_packet(&mut self, index: PeerIndex, path: u8, number: u64) -> bool {
+        let Some((peer, shared)) = self.peer_mut(index) else { return false };
+        peer.delivery.get_or_insert_default().on_packet(shared.now, path, number)
+    }
+
+    /// The peer acknowledges packets of this node.
+    pub(super) fn on_ack(&mut self, index: PeerIndex, ack: &Ack<'_>) -> Result<(), DropReason> {
+        let Some((peer, shared)) = self.peer_mut(index) else { return Ok(()) };
+        let delivery = peer.delivery.as_mut().ok_or(DropReason::Malformed)?;
+        let proves = delivery.on_ack(shared.now, ack, &mut peer.paths).map_err(|_| DropReason::Malformed)?;
+        if proves {
+            peer.paths.on_ack(shared.now, PathSlot(ack.path()));
+            self.update_paths(index);
+        }
+        self.flush_delivery(index);
+        Ok(())
+    }
+}

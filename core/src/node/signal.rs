@@ -1,0 +1,252 @@
+//! Reaching each other: this node's candidates, the Signals that tell them, and the checks of what others tell.
+
+use core::net::SocketAddr;
+
+use super::{Node, Outgoing, PeerIndex, Shared};
+use crate::delivery::Topic;
+use crate::path::candidate::{self, OwnAddresses};
+use crate::path::checks::{CheckList, DueCheck};
+use crate::path::{FourTuple, PathClass, PathState, Proof, Via};
+use crate::peer::{Peer, RemoteView};
+use crate::rate::Rate;
+use crate::time::Instant;
+use crate::wire::{Candidate, CandidateKind, Message, Signal, SignalBody, SignalRole};
+
+/// A Signal that has no session of its own to go by is given to so many common peers.
+const CARRIERS: usize = 3;
+
+/// Signals that this node carries for one peer.
+const CARRY_RATE: Rate = Rate { units: 4, per: core::time::Duration::from_secs(1), burst: 64 };
+
+impl Node {
+    /// Seeks a direct path to a peer that somebody sends to: tells it where this node is, and tries where the peer may be.
+    pub(super) fn maintain_search(&mut self, index: PeerIndex) {
+        let allowed = self.shared.policy.allow_signaling_upgrade;
+        let Some((peer, shared)) = self.peer_mut(index) else { return };
+        let now = shared.now;
+        let wanted = allowed && !peer.departed && peer.is_in_use(now) && !peer.paths.is_direct();
+        if wanted || peer.search.is_some() {
+            let search = peer.search.get_or_insert_default();
+            search.rendezvous.set_wanted(now, wanted);
+            if let Some(due) = search.rendezvous.poll(now, &mut shared.rng) {
+                self.send_signal(index, due.wants_answer);
+            }
+            self.send_checks(index);
+        }
+    }
+
+    /// Tells a peer where this node can be reached: in their session, or through common peers.
+    fn send_signal(&mut self, index: PeerIndex, wants_answer: bool) {
+        let candidates = self.candidates();
+        let shared = &mut self.shared;
+        let nat = shared.observations.verdict(shared.addresses.as_deref().unwrap_or_default());
+        let stamp = shared.stamp();
+        let Some(peer) = self.peer(index) else { return };
+        let results = peer.search.iter().flat_map(|search| search.checks.results()).take(Signal::MAX_ITEMS).collect();
+        let body = SignalBody { stamp, wants_answer, nat, candidates, results };
+        let works = peer.paths.preferred().is_some_and(|(_, path)| path.state == PathState::Usable);
+        let id = *peer.config.id.as_bytes();
+        let mut scratch = [0; SignalBody::SCRATCH_LEN];
+        self.shared.counters.signals_sent += 1;
+        if works && self.peer(index).is_some_and(Peer::has_session) {
+            let signal = body.to_signal(SignalRole::Own, &mut scratch);
+            self.deliver(index, Topic::Signal, &Message::Signal(signal));
+            return;
+        }
+        for carrier in self.carriers(index) {
+            let signal = body.to_signal(SignalRole::Carry(id), &mut scratch);
+            self.deliver(carrier, Topic::SignalTo(index), &Message::Signal(signal));
+        }
+    }
+
+    /// The peers that may carry a Signal to another: those that most likely know it first.
+    fn carriers(&self, to: PeerIndex) -> heapless::Vec<PeerIndex, CARRIERS> {
+        let heard = self.peer(to).and_then(|peer| peer.search.as_ref()?.carrier);
+        let mut carriers: alloc::vec::Vec<_> = self
+            .peers
+            .iter()
+            .filter(|(index, peer)| *index != to && peer.has_session() && peer.paths.is_direct())
+            .map(|(index, peer)| {
+                let rtt = peer.paths.preferred().and_then(|(_, path)| path.rtt.smoothed());
+                let is_known = !peer.config.endpoints.is_empty();
+                (Some(index) != heard, !peer.config.relay_capable, !is_known, rtt, index)
+            })
+            .collect();
+        carriers.sort();
+        carriers.into_iter().take(CARRIERS).map(|(.., index)| index).collect()
+    }
+
+    /// Where this node can be reached.
+    pub(super) fn candidates(&self) -> heapless::Vec<Candidate, { Signal::MAX_ITEMS }> {
+        let shared = &self.shared;
+        let interfaces = shared.addresses.as_deref().unwrap_or_default();
+        let reflexive = shared.observations.reflexive(interfaces);
+        let own = OwnAddresses { interfaces, sockets: &shared.sockets, reflexive: &reflexive, configured: &[] };
+        candidate::gather(&own, |ip| self.is_overlay(ip))
+    }
+
+    /// Whether an address lies in the overlay.
+    pub(super) fn is_overlay(&self, ip: core::net::IpAddr) -> bool {
+        self.routes.owner_of(ip).is_some() || self.shared.own_prefixes.iter().any(|prefix| prefix.contains(ip))
+    }
+
+    /// A Signal arrived from `from`.
+    pub(super) fn on_signal(&mut self, from: PeerIndex, signal: &Signal<'_>) {
+        match signal.role() {
+            SignalRole::Own => self.take_signal(from, None, signal),
+            SignalRole::Carried(origin) => {
+                if let Some(&origin) = self.by_id.get(&origin)
+                    && origin != from
+                {
+                    self.take_signal(origin, Some(from), signal);
+                }
+            }
+            SignalRole::Carry(to) => self.carry_signal(from, &to, signal),
+        }
+    }
+
+    /// Passes a Signal on to another peer, if that is here.
+    fn carry_signal(&mut self, from: PeerIndex, to: &[u8; 32], signal: &Signal<'_>) {
+        let Some(&to) = self.by_id.get(to) else { return };
+        let Some((peer, shared)) = self.peer_mut(from) else { return };
+        let origin = *peer.config.id.as_bytes();
+        let granted = peer.carried.take(shared.now, &CARRY_RATE, 1);
+        let is_there = to != from && self.peer(to).is_some_and(|to| to.has_session() && to.paths.is_direct());
+        if !granted || !is_there {
+            self.shared.counters.signals_refused += 1;
+            return;
+        }
+        self.shared.counters.signals_carried += 1;
+        let signal = signal.with_role(SignalRole::Carried(origin));
+        self.deliver(to, Topic::SignalOf(from), &Message::Signal(signal));
+    }
+
+    /// A peer tells where it can be reached.
+    fn take_signal(&mut self, index: PeerIndex, carrier: Option<PeerIndex>, signal: &Signal<'_>) {
+        if !self.shared.policy.allow_signaling_upgrade {
+            return;
+        }
+        let own = self.own_sockets();
+        let acceptable = |candidate: &Candidate| candidate::judge(candidate.address, |ip| self.is_overlay(ip), &own).is_ok();
+        let named: heapless::Vec<(CandidateKind, FourTuple), { Signal::MAX_ITEMS }> = signal
+            .candidates()
+            .filter(acceptable)
+            .filter_map(|candidate| Some((candidate.kind, self.shared.path_to(candidate.address)?)))
+            .collect();
+        let refused = signal.candidates().count() - named.len();
+        let Some((peer, shared)) = self.peer_mut(index) else { return };
+        let now = shared.now;
+        shared.counters.signals_received += 1;
+        shared.counters.candidates_refused += refused as u64;
+        let search = peer.search.get_or_insert_default();
+        if !search.rendezvous.on_signal(now, carrier, signal.stamp(), signal.wants_answer()) {
+            return;
+        }
+        search.carrier = carrier.or(search.carrier);
+        search.remote = Some(RemoteView { nat: signal.nat(), results: signal.results().collect(), at: now });
+        let merged = search.checks.merge(now, &named);
+        shared.counters.candidates_refused += merged.refused as u64;
+        if merged.added > 0 {
+            search.rendezvous.on_news(now);
+        }
+        let paths = &peer.paths;
+        let is_covered = |via: &FourTuple| {
+            let slot = paths.find(&Via::Direct(*via));
+            slot.and_then(|slot| paths.get(slot)).is_some_and(|path| path.state == PathState::Usable)
+        };
+        search.checks.start(now, is_covered, || shared.rng.u64());
+        peer.departed = false;
+        peer.paths.hasten(now);
+        if !peer.has_session() {
+            peer.greet_now(now);
+        }
+        self.maintain_search(index);
+        self.reschedule(index);
+    }
+
+    /// Tries the addresses that are due: by a sealed Ping where there is a session, else by a Hello.
+    fn send_checks(&mut self, index: PeerIndex) {
+        let Some((peer, shared)) = self.peer_mut(index) else { return };
+        let now = shared.now;
+        let Some(search) = peer.search.as_mut() else { return };
+        while let Some(DueCheck { via, token }) = search.checks.poll(now) {
+            if peer.sessions.current.is_some() {
+                shared.send(Outgoing::Check { peer: index, via, token });
+            } else if let Some(initiation) = peer.initiation.as_mut() {
+                let path = Via::Direct(via);
+                if initiation.asked.contains(&path) || initiation.asked.push(path).is_ok() {
+                    shared.counters.hellos_sent += 1;
+                    shared.send(Outgoing::Hello { peer: index, path });
+                }
+            }
+        }
+    }
+
+    /// A Pong that no path asked for: a check was answered.
+    pub(super) fn on_check_answered(&mut self, index: PeerIndex, token: u64, held: core::time::Duration) {
+        let Some((peer, shared)) = self.peer_mut(index) else { return };
+        let now = shared.now;
+        let Some(answered) = peer.search.as_mut().and_then(|search| search.checks.on_pong(now, token, held)) else {
+            return;
+        };
+        let class = if answered.by_signal { PathClass::SignalingThenDirect } else { PathClass::Direct };
+        let slot = peer.paths.insert(now, Via::Direct(answered.via), class);
+        if peer.paths.get(slot).is_some_and(|path| path.state != PathState::Lost) {
+            peer.paths.prove(now, slot, Proof::Pong(answered.rtt));
+        }
+        self.update_paths(index);
+        self.reschedule(index);
+    }
+
+    /// The addresses of this node's sockets.
+    fn own_sockets(&self) -> alloc::vec::Vec<SocketAddr> {
+        let addresses = self.shared.addresses.as_deref().unwrap_or_default();
+        let ports = self.shared.sockets.iter().map(|socket| socket.port);
+        addresses.iter().flat_map(|ip| ports.clone().map(|port| SocketAddr::new(*ip, port))).collect()
+    }
+
+    /// Others see this node elsewhere than before: what it tells of itself is told anew.
+    pub(super) fn hint_search(&mut self) {
+        for index in self.peers.indices() {
+            let Some((peer, shared)) = self.peer_mut(index) else { continue };
+            if let Some(search) = peer.search.as_mut() {
+                search.rendezvous.on_hint(shared.now);
+                self.reschedule(index);
+            }
+        }
+    }
+
+    /// Something changed for every peer: this node has other addresses, or woke.
+    pub(super) fn hint_all(&mut self) {
+        for index in self.peers.indices() {
+            let Some((peer, Shared { now, .. })) = self.peer_mut(index) else { continue };
+            let now = *now;
+            peer.paths.hasten(now);
+            if let Some(legs) = peer.legs.as_mut() {
+                legs.on_hint(now);
+            }
+            if let Some(search) = peer.search.as_mut() {
+                search.rendezvous.on_hint(now);
+            }
+            self.reschedule(index);
+        }
+    }
+}
+
+impl Search {
+    /// When it wants to be looked at.
+    pub(crate) fn next_deadline(&self) -> Instant {
+        self.rendezvous.next_deadline().min(self.checks.next_deadline())
+    }
+}
+
+/// What is done to reach a peer directly.
+#[derive(Debug, Default)]
+pub(crate) struct Search {
+    pub(crate) rendezvous: crate::path::rendezvous::Rendezvous,
+    pub(crate) checks: CheckList,
+    /// Who carried the peer's last Signal.
+    pub(crate) carrier: Option<PeerIndex>,
+    /// What the peer said of its side.
+    pub(crate) remote: Option<RemoteView>,
+}
