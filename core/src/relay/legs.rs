@@ -235,7 +235,8 @@ impl RelayLegs {
         reason: RelayCloseReason,
         handles: &mut RelayHandles,
     ) -> bool {
-        let Some(leg) = self.find(relay) else { return false };
+        // What has ended already ends no second time: its backoff runs.
+        let Some(leg) = self.find(relay).filter(|leg| leg.is_alive()) else { return false };
         let was_open = leg.remote.take().is_some();
         leg.reason = Some(reason);
         leg.say = None;
@@ -581,7 +582,7 @@ mod tests {
             (RelayCloseReason::UNKNOWN_PEER, 30),
             (RelayCloseReason(99), 30),
         ] {
-            assert!(!world.close(1, reason));
+            assert!(!world.close(1, reason) && !world.close(1, RelayCloseReason::UNKNOWN_CHANNEL));
             assert!(world.want().is_empty());
             assert_eq!(world.legs.next_deadline(), world.now + Duration::from_secs(seconds), "{reason}");
             world.now = world.legs.next_deadline();
