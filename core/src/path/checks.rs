@@ -3,10 +3,9 @@
 //! A target of the list is not a path. It becomes one when a check of it is answered; when that path is lost later, the
 //! target is tried on, so that a way that comes back is found again.
 
+use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
-
-use heapless::Vec;
 
 use super::FourTuple;
 use crate::rate::{Bucket, Rate};
@@ -204,7 +203,8 @@ impl Target {
 /// The addresses of one peer that are tried.
 #[derive(Clone, Debug, Default)]
 pub struct CheckList {
-    targets: Vec<Target, MAX_TARGETS>,
+    /// At most [`MAX_TARGETS`]. On the heap, because most peers have few.
+    targets: Vec<Target>,
     new_addresses: Bucket,
     datagrams: Bucket,
     /// Whether lost paths are tried: somebody sends to the peer.
@@ -227,7 +227,7 @@ impl CheckList {
     /// outcome. Those of an earlier Signal that it does not name are forgotten, unless they are being tried or answered.
     pub fn merge(&mut self, now: Instant, named: &[(CandidateKind, FourTuple)]) -> Merged {
         for target in &mut self.targets {
-            target.named = named.iter().any(|(_, via)| *via == target.via);
+            target.named = named.iter().any(|(_, via)| target.via.admits(via));
         }
         self.targets.retain(|target| !target.is_dispensable() || target.outcome == CheckOutcome::Answered);
         let mut merged = Merged::default();
@@ -260,7 +260,8 @@ impl CheckList {
         }
     }
 
-    /// Notes that a path which worked was lost: it is tried for as long as the pair is active, until it answers.
+    /// Notes that a path which worked was lost: it is tried for as long as the pair is active, until it answers. A path that
+    /// was a target is that target again, whatever local address it had.
     pub fn on_path_lost(&mut self, now: Instant, kind: CandidateKind, via: FourTuple, token: u64) {
         if self.find(&via).is_none() {
             // It was not learned from a Signal of now, and gives way to what is.
@@ -329,7 +330,7 @@ impl CheckList {
 
     /// Notes that a handshake went out to this address and its answer came back from there.
     pub fn on_handshake(&mut self, via: &FourTuple) {
-        if let Some(target) = self.targets.iter_mut().find(|target| target.via.admits(via)) {
+        if let Some(target) = self.find(via) {
             target.rest(CheckOutcome::Answered);
         }
     }
@@ -375,18 +376,19 @@ impl CheckList {
     }
 
     fn find(&mut self, via: &FourTuple) -> Option<&mut Target> {
-        self.targets.iter_mut().find(|target| target.via == *via)
+        self.targets.iter_mut().find(|target| target.via.admits(via))
     }
 
     /// Adds a target; where there is no room, one that nobody names any more gives way.
     fn insert(&mut self, target: Target) -> bool {
-        if self.targets.is_full() {
+        if self.targets.len() >= MAX_TARGETS {
             let dispensable = |(_, target): &(usize, &Target)| target.is_dispensable();
             let oldest = self.targets.iter().enumerate().filter(dispensable).min_by_key(|(_, target)| target.last_try);
             let Some(position) = oldest.map(|(position, _)| position) else { return false };
             self.targets.remove(position);
         }
-        self.targets.push(target).is_ok()
+        self.targets.push(target);
+        true
     }
 }
 
@@ -404,14 +406,13 @@ impl Target {
 mod tests {
     use super::*;
     use crate::path::SocketId;
-    use alloc::vec::Vec as List;
     use proptest::prelude::*;
 
     fn via(n: u16) -> FourTuple {
         FourTuple { socket: SocketId(0), local: None, remote: SocketAddr::from(([192, 0, 2, 1], n)) }
     }
 
-    fn named(ports: core::ops::Range<u16>) -> List<(CandidateKind, FourTuple)> {
+    fn named(ports: core::ops::Range<u16>) -> Vec<(CandidateKind, FourTuple)> {
         ports.map(|port| (CandidateKind::Reflexive, via(port))).collect()
     }
 
@@ -424,8 +425,8 @@ mod tests {
     }
 
     /// Polls by deadlines alone until `end`, and tells what was sent when.
-    fn run(list: &mut CheckList, now: &mut Instant, end: Instant) -> List<(Instant, DueCheck)> {
-        let mut sent = List::new();
+    fn run(list: &mut CheckList, now: &mut Instant, end: Instant) -> Vec<(Instant, DueCheck)> {
+        let mut sent = Vec::new();
         loop {
             while let Some(due) = list.poll(*now) {
                 sent.push((*now, due));
@@ -447,7 +448,7 @@ mod tests {
         assert_eq!(list.next_deadline(), Instant::FAR_FUTURE);
         list.start(now, |_| false, tokens());
         let sent = run(&mut list, &mut now, Instant::from_millis(10_000));
-        let times: List<u64> = sent.iter().map(|(at, _)| at.as_nanos() / 1_000_000).collect();
+        let times: Vec<u64> = sent.iter().map(|(at, _)| at.as_nanos() / 1_000_000).collect();
         assert_eq!(times, [0, 100, 200, 400, 800, 1400, 2000, 2800]);
         let view = list.iter().next().unwrap();
         assert_eq!((view.outcome, view.tries), (CheckOutcome::Silent, 8));
@@ -471,7 +472,7 @@ mod tests {
         assert_eq!(answered.rtt, Duration::from_millis(50));
         assert!(answered.by_signal && list.on_pong(now, 77, Duration::ZERO).is_none());
         assert!(run(&mut list, &mut now, Instant::from_millis(9_000)).iter().all(|(_, due)| due.via == via(1)));
-        let outcomes: List<_> = list.results().map(|result| result.outcome).collect();
+        let outcomes: Vec<_> = list.results().map(|result| result.outcome).collect();
         assert_eq!(outcomes, [CheckOutcome::Waiting, CheckOutcome::Silent, CheckOutcome::Answered]);
         assert!(!list.is_checking());
     }
@@ -496,7 +497,9 @@ mod tests {
     fn a_lost_path_is_tried_for_as_long_as_somebody_sends() {
         let (mut list, mut now) = (CheckList::default(), Instant::ORIGIN);
         list.add(CandidateKind::Configured, via(1));
-        list.on_path_lost(now, CandidateKind::Configured, via(1), 7);
+        let path = FourTuple { local: Some([10, 0, 0, 7].into()), ..via(1) };
+        list.on_path_lost(now, CandidateKind::LastKnown, path, 7);
+        assert_eq!(list.iter().map(|target| target.via).collect::<Vec<_>>(), [via(1)]);
         assert_eq!(list.next_deadline(), Instant::FAR_FUTURE, "nobody sends");
         list.set_active(now, true);
         let minute = Duration::from_secs(60);
@@ -581,8 +584,8 @@ mod tests {
                 token = token.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 token
             };
-            let mut sent: List<(Instant, DueCheck)> = List::new();
-            let mut added: List<(Instant, usize)> = List::new();
+            let mut sent: Vec<(Instant, DueCheck)> = Vec::new();
+            let mut added: Vec<(Instant, usize)> = Vec::new();
             for op in ops {
                 match op {
                     Op::Merge(first, count) => added.push((now, list.merge(now, &named(first..first + count)).added)),

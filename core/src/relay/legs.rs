@@ -1,8 +1,7 @@
 //! The endpoint's side: which relays carry for this node to one peer.
 
+use alloc::vec::Vec;
 use core::time::Duration;
-
-use heapless::Vec;
 
 use super::{Receiver, RelayAddress, RelayHandles};
 use crate::overlay::PeerIndex;
@@ -150,7 +149,8 @@ impl Leg {
 #[derive(Debug)]
 pub struct RelayLegs {
     peer: PeerIndex,
-    legs: Vec<Leg, MAX_LEGS>,
+    /// At most [`MAX_LEGS`]. On the heap, because most peers have none.
+    legs: Vec<Leg>,
     /// Whether this side wants a relay path, as it was last told.
     wanted: bool,
 }
@@ -214,7 +214,7 @@ impl RelayLegs {
         }
         if self.find(relay).is_none() {
             let leg = self.new_leg(now, relay, handles, rng);
-            self.push(leg);
+            self.legs.push(leg);
         }
         let Some(leg) = self.find(relay).filter(|leg| leg.remote != Some(remote)) else { return true };
         // The answer to what this side has just said needs no answer. Else the relay may not know how to address us.
@@ -235,7 +235,8 @@ impl RelayLegs {
         reason: RelayCloseReason,
         handles: &mut RelayHandles,
     ) -> bool {
-        let Some(leg) = self.find(relay) else { return false };
+        // What has ended already ends no second time: its backoff runs.
+        let Some(leg) = self.find(relay).filter(|leg| leg.is_alive()) else { return false };
         let was_open = leg.remote.take().is_some();
         leg.reason = Some(reason);
         leg.say = None;
@@ -279,7 +280,7 @@ impl RelayLegs {
     }
 
     /// Ends every leg. Returns the relays that hold one, which are to be told.
-    pub fn close_all(&mut self, handles: &mut RelayHandles) -> Vec<PeerIndex, MAX_LEGS> {
+    pub fn close_all(&mut self, handles: &mut RelayHandles) -> Vec<PeerIndex> {
         let told = self.legs.iter().filter(|leg| leg.is_alive()).map(|leg| leg.relay).collect();
         self.retain(handles, |_| false);
         self.wanted = false;
@@ -378,7 +379,7 @@ impl RelayLegs {
                 return false;
             }
             let leg = self.new_leg(now, relay, handles, rng);
-            self.push(leg);
+            self.legs.push(leg);
         }
         let Some(leg) = self.find(relay) else { return false };
         leg.wanted = true;
@@ -425,18 +426,12 @@ impl RelayLegs {
 
     /// Room for one more: the refused leg that may be asked first is forgotten.
     fn make_room(&mut self, handles: &mut RelayHandles) -> bool {
-        if self.legs.is_full() {
+        if self.legs.len() >= MAX_LEGS {
             let refused = self.legs.iter().filter(|leg| !leg.is_alive()).min_by_key(|leg| leg.until);
             let Some(relay) = refused.map(|leg| leg.relay) else { return false };
             self.retain(handles, |leg| leg.relay != relay);
         }
         true
-    }
-
-    fn push(&mut self, leg: Leg) {
-        if self.legs.push(leg).is_err() {
-            unreachable!("room was just made for it");
-        }
     }
 
     fn retain(&mut self, handles: &mut RelayHandles, keep: impl Fn(&Leg) -> bool) {
@@ -457,7 +452,6 @@ impl RelayLegs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::vec::Vec as List;
     use core::num::NonZeroU32;
     use proptest::prelude::{Just, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
@@ -476,7 +470,7 @@ mod tests {
         handles: RelayHandles,
         rng: Rng,
         now: Instant,
-        options: List<RelayOption>,
+        options: Vec<RelayOption>,
     }
 
     impl World {
@@ -491,16 +485,16 @@ mod tests {
         }
 
         /// What is said when a relay path is wanted, as (relay, opens).
-        fn want(&mut self) -> List<(u32, bool)> {
+        fn want(&mut self) -> Vec<(u32, bool)> {
             self.maintain(true, None)
         }
 
-        fn maintain(&mut self, wanted: bool, in_use: Option<PeerIndex>) -> List<(u32, bool)> {
+        fn maintain(&mut self, wanted: bool, in_use: Option<PeerIndex>) -> Vec<(u32, bool)> {
             self.legs.maintain(self.now, wanted, &self.options, in_use, &mut self.handles, &mut self.rng);
             self.said()
         }
 
-        fn said(&mut self) -> List<(u32, bool)> {
+        fn said(&mut self) -> Vec<(u32, bool)> {
             core::iter::from_fn(|| self.legs.poll(self.now))
                 .map(|action| match action {
                     LegAction::Open { relay, .. } => (relay.0, true),
@@ -536,7 +530,7 @@ mod tests {
         assert!(world.offer(2, 70) && world.offer(3, 71));
         assert!(world.said().is_empty(), "an answer is not answered");
         assert_eq!(world.legs.remote(PeerIndex(2)), Some(address(70)));
-        assert_eq!(world.legs.open().collect::<List<_>>(), [PeerIndex(2), PeerIndex(3)]);
+        assert_eq!(world.legs.open().collect::<Vec<_>>(), [PeerIndex(2), PeerIndex(3)]);
         let leg = world.legs.legs[0];
         let receiver = world.handles.get(leg.local.handle.get(), leg.local.token);
         assert_eq!(receiver, Some(Receiver::Leg { peer: PEER, relay: PeerIndex(2) }));
@@ -588,7 +582,7 @@ mod tests {
             (RelayCloseReason::UNKNOWN_PEER, 30),
             (RelayCloseReason(99), 30),
         ] {
-            assert!(!world.close(1, reason));
+            assert!(!world.close(1, reason) && !world.close(1, RelayCloseReason::UNKNOWN_CHANNEL));
             assert!(world.want().is_empty());
             assert_eq!(world.legs.next_deadline(), world.now + Duration::from_secs(seconds), "{reason}");
             world.now = world.legs.next_deadline();

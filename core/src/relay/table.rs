@@ -9,6 +9,7 @@ use crate::overlay::PeerIndex;
 use crate::rate::{Bucket, Rate};
 use crate::rng::Rng;
 use crate::time::Instant;
+use crate::wire::RelayCloseReason;
 
 /// A channel that nobody used for this long is closed.
 const IDLE: Duration = Duration::from_secs(600);
@@ -43,6 +44,16 @@ pub enum RelayRefusal {
     /// The relay holds as many as it may.
     #[error("the relay holds as many channels as it may")]
     TotalQuota,
+}
+
+impl RelayRefusal {
+    /// What the RelayClose says.
+    pub const fn reason(self) -> RelayCloseReason {
+        match self {
+            RelayRefusal::OneEnd => RelayCloseReason::REFUSED,
+            RelayRefusal::PeerQuota | RelayRefusal::TotalQuota => RelayCloseReason::QUOTA,
+        }
+    }
 }
 
 /// A channel is open for the one that asked.
@@ -459,10 +470,12 @@ mod tests {
         let limits = RelayLimits { channels: 6, channels_per_peer: 4, bytes_per_peer: None };
         let mut world = World::new(limits);
         assert_eq!(world.open(A, A, 1), Err(RelayRefusal::OneEnd));
+        assert_eq!(RelayRefusal::OneEnd.reason(), RelayCloseReason::REFUSED);
         for other in 10..14 {
             world.open(A, PeerIndex(other), 1).unwrap();
         }
         assert_eq!(world.open(A, PeerIndex(14), 1), Err(RelayRefusal::PeerQuota));
+        assert_eq!(RelayRefusal::PeerQuota.reason(), RelayCloseReason::QUOTA);
         assert!(world.open(A, PeerIndex(13), 1).is_ok(), "what is open may be asked for again");
         world.open(PeerIndex(14), A, 1).unwrap();
         world.open(PeerIndex(15), A, 1).unwrap();
@@ -526,7 +539,10 @@ mod tests {
 
     /// What a relay knows of a pair, said as plainly as possible: how each end is addressed and when it was used.
     #[derive(Default)]
-    struct Model(BTreeMap<[PeerIndex; 2], ([Option<RelayAddress>; 2], PeerIndex, Instant)>);
+    struct Model(BTreeMap<[PeerIndex; 2], Known>);
+
+    /// How the ends want to be addressed, who asked first, when it was used last.
+    type Known = ([Option<RelayAddress>; 2], PeerIndex, Instant);
 
     proptest! {
         #[test]
