@@ -5,7 +5,7 @@ use std::time::Duration;
 use vine_core::path::Family;
 use vine_core::wire::EnvelopeType::{Cookie, Hello, HelloAck};
 use vine_core::{DownReason, Event};
-use vine_tests::sim::{HostSpec, PORT, Traffic, Way, World, ghost};
+use vine_tests::sim::{HostSpec, NatKind, PORT, Traffic, Way, World, ghost};
 
 fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -71,7 +71,7 @@ fn a_host_that_moves_keeps_its_session_and_says_no_hello() {
 #[test]
 fn a_nat_that_forgets_costs_little() {
     for restricted in [false, true] {
-        let inside = HostSpec { nat: Some(restricted), ..HostSpec::with_peers([1]) };
+        let inside = HostSpec { nat: Some(NatKind::cone(restricted)), ..HostSpec::with_peers([1]) };
         let outside = HostSpec { finds: vec![], ..HostSpec::with_peers([0]) };
         let mut world = World::started(3, vec![inside, outside]);
         world.time_to_meet(0, 1, secs(1));
@@ -114,7 +114,7 @@ fn an_attacker_who_forwards_from_elsewhere_gets_no_data() {
 
 #[test]
 fn keepalives_hold_a_nat_open() {
-    let inside = HostSpec { nat: Some(true), ..HostSpec::with_peers([1]) };
+    let inside = HostSpec { nat: Some(NatKind::cone(true)), ..HostSpec::with_peers([1]) };
     let outside = HostSpec { finds: vec![], ..HostSpec::with_peers([0]) };
     let mut world = World::started(4, vec![inside, outside]);
     world.tell_addresses(0);

@@ -39,12 +39,17 @@ const SITUATIONS: &[&str] = &[
     "drop: unknown_session",
     "drop: unknown_type",
     "drop: unknown_version",
+    "firewall: filtered",
     "hello replayed",
     "link: corrupted",
     "link: duplicated",
     "link: lost",
+    "link: queue overflow",
     "link: reordered",
+    "link: too big",
     "NAT rebound",
+    "NAT: filtered",
+    "NAT: hairpin",
     "path switch: faster_path",
     "path switch: first_path",
     "path switch: path_lost",
@@ -58,6 +63,7 @@ const SITUATIONS: &[&str] = &[
     "session: rekey",
     "shutdown",
     "unauthorized peer",
+    "woken up",
 ];
 
 fn number(name: &str) -> Option<u64> {

@@ -8,7 +8,7 @@
 //! | `apply` | what each op does to a world |
 //! | `heal` | the second phase: faults end, and everybody must reach everybody soon |
 //! | `host` | one machine: its node, its configuration, its sockets |
-//! | `network` | addresses, links, NATs, and the attacker's memory |
+//! | `network` | links, NATs and firewalls, what theory says of them, and the attacker's memory |
 //! | `traffic` | packets whose every byte is known beforehand |
 //! | `crypto` | a stub cipher, and the audit of nonces |
 //! | `trace`, `coverage` | the hash of everything, and the situations that were reached |
@@ -38,8 +38,10 @@ mod world;
 
 pub use coverage::Coverage;
 pub use crypto::AuditedCrypto;
-pub use host::{Host, HostSpec};
-pub use network::{Attachment, Captured, Fate, Link, Network, PORT, Record, ghost, socket_of};
+pub use host::{BoxSpec, Host, HostSpec, Topology};
+pub use network::{
+    Attachment, Behaviour, Captured, Fate, Link, NatBox, NatKind, Network, PORT, Reach, Realm, Record, ghost, socket_of,
+};
 pub use op::{Op, Origin, ParseError, Profile, Traffic, Way, any_op, any_ops};
 pub use script::{Outcome, Script, Setup};
 pub use trace::Trace;
