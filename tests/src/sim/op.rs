@@ -486,7 +486,7 @@ fn any_network() -> impl Strategy<Value = Op> {
     let way = || prop_oneof![3 => Just(Way::Both), 1 => Just(Way::V4), 1 => Just(Way::V6)];
     // From the least that IPv6 has to what Ethernet has.
     let mtu = prop_oneof![1 => Just(0u16), 1 => Just(1_280u16), 2 => 1_280u16..1_500];
-    let rate = prop_oneof![1 => Just((0u16, 0u16)), 3 => (20u16..2_000, 10u16..500)];
+    let rate = prop_oneof![1 => Just((0u16, 0u16)), 3 => (2u16..200, 1u16..40)];
     let times = (delay, jitter);
     let link = (host(), host(), way(), times, permille(), permille(), permille(), permille());
     prop_oneof![
@@ -494,8 +494,8 @@ fn any_network() -> impl Strategy<Value = Op> {
         }),
         2 => (host(), host(), way()).prop_map(|(from, to, way)| Op::Cut { from, to, way }),
         3 => (host(), host(), way()).prop_map(|(from, to, way)| Op::Mend { from, to, way }),
-        1 => (host(), host(), way(), mtu).prop_map(|(from, to, way, bytes)| Op::Mtu { from, to, way, bytes }),
-        1 => (host(), host(), way(), rate)
+        2 => (host(), host(), way(), mtu).prop_map(|(from, to, way, bytes)| Op::Mtu { from, to, way, bytes }),
+        2 => (host(), host(), way(), rate)
             .prop_map(|(from, to, way, (kbytes, queue))| Op::Rate { from, to, way, kbytes, queue }),
         4 => any_place(),
         2 => host().prop_map(|host| Op::Rebind { host }),

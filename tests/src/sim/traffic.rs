@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use vine_core::Instant;
 use vine_core::overlay::{ChecksumMode, Prefix, Segments, TunPacket, VirtioNetHeader};
@@ -132,9 +133,28 @@ impl Ledger {
 
     /// How many packets from one host to another that were sent in `from_time..to_time` arrived, and how many there were.
     pub fn between(&self, from: usize, to: usize, since: Instant, until: Instant) -> (usize, usize) {
-        let of_pair = self.packets.iter().filter(|(key, _)| key.from == from && key.to == to);
-        let sent: Vec<_> = of_pair.filter(|(_, sent)| sent.at >= since && sent.at < until && !sent.forbidden).collect();
-        (sent.iter().filter(|(_, sent)| sent.delivered.is_some()).count(), sent.len())
+        let sent: Vec<&Sent> = self.of_pair(from, to).filter(|sent| sent.at >= since && sent.at < until).collect();
+        (sent.iter().filter(|sent| sent.delivered.is_some()).count(), sent.len())
+    }
+
+    /// When the latest packet from one host to another arrived.
+    pub fn latest_arrival(&self, from: usize, to: usize) -> Option<Instant> {
+        self.of_pair(from, to).filter_map(|sent| sent.delivered).max()
+    }
+
+    /// The longest time in `since..until` during which nothing that was sent from one host to another arrived: from the
+    /// last packet before that did to the first one after it, both by when they were sent.
+    pub fn longest_gap(&self, from: usize, to: usize, since: Instant, until: Instant) -> Duration {
+        let arrived = self.of_pair(from, to).filter(|sent| sent.delivered.is_some()).map(|sent| sent.at);
+        let mut marks: Vec<Instant> = arrived.filter(|at| *at > since && *at < until).chain([since, until]).collect();
+        marks.sort();
+        marks.windows(2).map(|pair| pair[1].since(pair[0])).max().unwrap_or_default()
+    }
+
+    /// What was sent from one host to another and might arrive.
+    fn of_pair(&self, from: usize, to: usize) -> impl Iterator<Item = &Sent> {
+        let of_pair = self.packets.iter().filter(move |(key, _)| key.from == from && key.to == to);
+        of_pair.map(|(_, sent)| sent).filter(|sent| !sent.forbidden)
     }
 
     fn fresh_id(&mut self) -> u64 {

@@ -37,7 +37,9 @@ impl Network {
     fn reach_by(&self, family: Family, a: usize, b: usize, through: &[usize]) -> Reach {
         let mut fresh = Network::new(Rng::from_seed([0; 32]));
         (fresh.hosts, fresh.boxes) = (self.hosts.clone(), self.boxes.clone());
-        (0..fresh.hosts.len()).for_each(|host| drop(fresh.rebind(host)));
+        for host in 0..fresh.hosts.len() {
+            fresh.rebind(host);
+        }
         let mut known =
             BTreeMap::from([(a, fresh.candidates(family, b, through)), (b, fresh.candidates(family, a, through))]);
         let mut arrived = BTreeSet::new();
