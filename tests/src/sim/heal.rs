@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use vine_core::node::PeerState;
+use vine_core::path::Family;
 use vine_core::{Counters, Instant};
 
 use super::host::Host;
@@ -107,10 +108,13 @@ pub fn check(world: &mut World, deadline: Duration) {
     }
 }
 
-/// Nearly everything arrives by now.
+/// Nearly everything arrives by now. Where a twentieth is lost, of 20 packets more than eight are in one of some million
+/// cases, but a path may be left for what looks like its end.
 fn check_flow(world: &World, from: usize, to: usize, settled: Instant) {
     let (arrived, sent) = world.ledger.between(from, to, settled, settled + Duration::from_secs(2));
-    assert!(sent > 0 && arrived * 10 >= sent * 7, "{arrived} of {sent} packets from host {from} reach host {to}");
+    let is_lossy = [Family::V4, Family::V6].iter().any(|family| world.network.link(from, to, *family).loss > 0);
+    let least = if is_lossy { 6 } else { 7 };
+    assert!(sent > 0 && arrived * 10 >= sent * least, "{arrived} of {sent} packets from host {from} reach host {to}");
 }
 
 /// A host says that a peer is connected, by confirmed keys.

@@ -11,6 +11,7 @@
 //! | `network` | links, NATs and firewalls, what theory says of them, and the attacker's memory |
 //! | `traffic` | packets whose every byte is known beforehand |
 //! | `crypto` | a stub cipher, and the audit of nonces |
+//! | `parallel` | many runs on all processors |
 //! | `trace`, `coverage` | the hash of everything, and the situations that were reached |
 //!
 //! What holds at every moment, or the run fails:
@@ -31,6 +32,7 @@ pub mod heal;
 mod host;
 mod network;
 mod op;
+mod parallel;
 mod script;
 mod trace;
 mod traffic;
@@ -43,6 +45,7 @@ pub use network::{
     Attachment, Behaviour, Captured, Fate, Link, NatBox, NatKind, Network, PORT, Reach, Realm, Record, ghost, socket_of,
 };
 pub use op::{Op, Origin, ParseError, Profile, Traffic, Way, any_op, any_ops};
+pub use parallel::in_parallel;
 pub use script::{Outcome, Script, Setup};
 pub use trace::Trace;
 pub use traffic::{Ledger, Offered, Tally, overlay_address, overlay_prefixes};

@@ -559,6 +559,13 @@ impl World {
         self.hosts[host].up.contains(&self.ids[peer])
     }
 
+    /// How the path of `host` to `peer` came to be, as its operator reads it; `none`, where there is no session or no path.
+    pub fn class(&self, host: usize, peer: usize) -> &'static str {
+        let node = self.hosts[host].node.as_ref();
+        let session = node.and_then(|node| node.sessions().find(|session| session.id == self.ids[peer]));
+        session.filter(|session| session.path.is_some()).map_or("none", |session| session.class.name())
+    }
+
     /// What a host reported since `since`.
     pub fn events_since(&self, host: usize, since: Instant) -> impl Iterator<Item = &Event> {
         self.hosts[host].events.iter().filter(move |(at, _)| *at >= since).map(|(_, event)| event)
