@@ -218,12 +218,12 @@ fn a_host_that_sleeps_hears_nothing_and_is_back_at_once() {
         world.time_to_meet(0, 1, secs(1));
         world.run_for(secs(5));
         let start = world.now();
-        world.put_to_sleep(0);
+        world.suspend(0);
         world.stream(1, 0, millis(50));
         world.run_for(asleep);
         assert_eq!(world.sent_since(0, start).count(), 0);
         assert!(!world.has_reached(1, 0, start), "it sleeps");
-        world.rouse(0);
+        world.resume(0);
         let took = world.time_to_meet(0, 1, secs(2));
         assert!(took <= millis(1_200), "after {asleep:?}: {took:?}");
     }

@@ -61,8 +61,8 @@ impl World {
             }
             Op::Timeout { host: at, off_us } => self.odd_timeout(host(at), off_us),
             Op::Stall { host: at, on } => self.stall(host(at), on),
-            Op::Sleep { host: at, on: true } => self.put_to_sleep(host(at)),
-            Op::Sleep { host: at, on: false } => self.rouse(host(at)),
+            Op::Sleep { host: at, on: true } => self.suspend(host(at)),
+            Op::Sleep { host: at, on: false } => self.resume(host(at)),
             Op::Hoard { host: at, on } => self.hoard(host(at), on),
         }
     }
@@ -219,7 +219,7 @@ impl World {
     }
 
     /// A host falls asleep: nothing in it moves, and what is sent to it is lost.
-    pub fn put_to_sleep(&mut self, host: usize) {
+    pub fn suspend(&mut self, host: usize) {
         self.stall(host, true);
         let machine = &mut self.hosts[host];
         machine.asleep = machine.stalled;
@@ -227,7 +227,7 @@ impl World {
     }
 
     /// A host that sleeps wakes up, and its runtime hears that the network is there again.
-    pub fn rouse(&mut self, host: usize) {
+    pub fn resume(&mut self, host: usize) {
         if std::mem::take(&mut self.hosts[host].asleep) {
             self.stall(host, false);
             self.tell_addresses(host);

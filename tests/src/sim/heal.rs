@@ -41,7 +41,7 @@ pub fn heal(world: &mut World, lossy: bool) {
     }
     for host in 0..count {
         world.hoard(host, false);
-        world.rouse(host);
+        world.resume(host);
         world.stall(host, false);
         world.start(host);
         world.reload(host, (0..count).filter(|peer| *peer != host));
