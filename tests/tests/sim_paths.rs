@@ -5,7 +5,7 @@ use std::time::Duration;
 use vine_core::path::Family;
 use vine_core::wire::EnvelopeType::{Cookie, Hello, HelloAck};
 use vine_core::{DownReason, Event};
-use vine_tests::sim::{HostSpec, Link, NatKind, PORT, Traffic, Way, World, ghost};
+use vine_tests::sim::{Behaviour, BoxSpec, HostSpec, Link, NatKind, PORT, Topology, Traffic, Way, World, ghost};
 
 fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -205,6 +205,29 @@ fn a_host_that_slept_is_back_at_once() {
         world.stream(0, 1, millis(50));
         world.stream(1, 0, millis(50));
         world.run_for(secs(5));
+    }
+}
+
+#[test]
+fn addresses_that_lead_to_ever_new_ones_cost_little() {
+    // Each answer to an address that is new opens a mapping that is new, and the other end lets it in.
+    let loose = NatKind::new(Behaviour::AddressAndPortDependent, Behaviour::EndpointIndependent);
+    let boxes = (0..2).map(|_| BoxSpec { kind: loose, behind: None }).collect();
+    let hosts = vec![HostSpec::with_peers([1]), HostSpec::with_peers([0])];
+    let mut world = World::started(16, Topology { boxes, hosts });
+    world.time_to_meet(0, 1, secs(1));
+    for host in [0, 1] {
+        for other in [0, 1] {
+            world.stream(other, 1 - other, millis(100));
+        }
+        world.resettle(host, Some(host), true);
+        world.run_for(secs(2));
+    }
+    let start = world.now();
+    world.run_for(secs(10));
+    for host in [0, 1] {
+        let sent = world.sent_since(host, start).count();
+        assert!(sent <= 1_000, "host {host} sends {sent} datagrams in ten seconds");
     }
 }
 

@@ -148,7 +148,7 @@ impl Setup {
             (_, 1) => Behaviour::AddressDependent,
             _ => Behaviour::AddressAndPortDependent,
         };
-        let mapping = Behaviour::ALL[usize::from(byte & 3) % 3].min(filtering);
+        let mapping = Behaviour::ALL[usize::from(byte & 3) % 3];
         let (hairpin, preserves_ports) = (byte & 8 != 0, byte & 16 != 0);
         NatKind { hairpin, preserves_ports, ..NatKind::new(mapping, filtering) }
     }
