@@ -5,7 +5,7 @@ use std::time::Duration;
 use vine_core::path::Family;
 use vine_core::wire::EnvelopeType::{Cookie, Hello, HelloAck};
 use vine_core::{DownReason, Event};
-use vine_tests::sim::{HostSpec, PORT, Traffic, Way, World, ghost};
+use vine_tests::sim::{Behaviour, BoxSpec, HostSpec, Link, NatKind, PORT, Topology, Traffic, Way, World, ghost};
 
 fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -71,7 +71,7 @@ fn a_host_that_moves_keeps_its_session_and_says_no_hello() {
 #[test]
 fn a_nat_that_forgets_costs_little() {
     for restricted in [false, true] {
-        let inside = HostSpec { nat: Some(restricted), ..HostSpec::with_peers([1]) };
+        let inside = HostSpec { nat: Some(NatKind::cone(restricted)), ..HostSpec::with_peers([1]) };
         let outside = HostSpec { finds: vec![], ..HostSpec::with_peers([0]) };
         let mut world = World::started(3, vec![inside, outside]);
         world.time_to_meet(0, 1, secs(1));
@@ -114,7 +114,7 @@ fn an_attacker_who_forwards_from_elsewhere_gets_no_data() {
 
 #[test]
 fn keepalives_hold_a_nat_open() {
-    let inside = HostSpec { nat: Some(true), ..HostSpec::with_peers([1]) };
+    let inside = HostSpec { nat: Some(NatKind::cone(true)), ..HostSpec::with_peers([1]) };
     let outside = HostSpec { finds: vec![], ..HostSpec::with_peers([0]) };
     let mut world = World::started(4, vec![inside, outside]);
     world.tell_addresses(0);
@@ -209,6 +209,77 @@ fn a_host_that_slept_is_back_at_once() {
 }
 
 #[test]
+fn addresses_that_lead_to_ever_new_ones_cost_little() {
+    // Each answer to an address that is new opens a mapping that is new, and the other end lets it in.
+    let loose = NatKind::new(Behaviour::AddressAndPortDependent, Behaviour::EndpointIndependent);
+    let boxes = (0..2).map(|_| BoxSpec { kind: loose, behind: None }).collect();
+    let hosts = vec![HostSpec::with_peers([1]), HostSpec::with_peers([0])];
+    let mut world = World::started(16, Topology { boxes, hosts });
+    world.time_to_meet(0, 1, secs(1));
+    for host in [0, 1] {
+        for other in [0, 1] {
+            world.stream(other, 1 - other, millis(100));
+        }
+        world.resettle(host, Some(host), true);
+        world.run_for(secs(2));
+    }
+    let start = world.now();
+    world.run_for(secs(10));
+    for host in [0, 1] {
+        let sent = world.sent_since(host, start).count();
+        assert!(sent <= 1_000, "host {host} sends {sent} datagrams in ten seconds");
+    }
+}
+
+#[test]
+fn a_host_that_sleeps_hears_nothing_and_is_back_at_once() {
+    for asleep in [secs(2), secs(60), secs(3_600)] {
+        let inside = HostSpec { nat: Some(NatKind::cone(true)), ..HostSpec::with_peers([1]) };
+        let outside = HostSpec { finds: vec![], ..HostSpec::with_peers([0]) };
+        let mut world = World::started(13, vec![inside, outside]);
+        world.stream(1, 0, millis(50));
+        world.time_to_meet(0, 1, secs(1));
+        world.run_for(secs(5));
+        let start = world.now();
+        world.suspend(0);
+        world.stream(1, 0, millis(50));
+        world.run_for(asleep);
+        assert_eq!(world.sent_since(0, start).count(), 0);
+        assert!(!world.has_reached(1, 0, start), "it sleeps");
+        world.resume(0);
+        let took = world.time_to_meet(0, 1, secs(2));
+        assert!(took <= millis(1_200), "after {asleep:?}: {took:?}");
+    }
+}
+
+#[test]
+fn what_is_longer_than_a_link_carries_is_lost_and_nothing_else() {
+    let mut world = World::of(2, 14);
+    world.time_to_meet(0, 1, secs(1));
+    world.run_for(secs(1));
+    world.change_links(0, 1, Way::Both, |link| Link { mtu: 1_280, ..link });
+    // IPv4, UDP, the envelope, its tag, then IPv4 and UDP again.
+    let (fits, start) = (1_280 - 28 - 32 - 28, world.now());
+    world.send(0, 1, Traffic::Udp4, fits, 1);
+    world.run_for(millis(200));
+    assert!(world.has_reached(0, 1, start));
+}
+
+#[test]
+fn a_narrow_link_delays_and_then_loses() {
+    let mut world = World::of(2, 15);
+    world.time_to_meet(0, 1, secs(1));
+    world.run_for(secs(1));
+    world.change_links(0, 1, Way::Both, |link| Link { rate: 100_000, queue: 20_000, ..link });
+    let start = world.now();
+    world.send(0, 1, Traffic::Udp4, 1_000, 40);
+    world.run_for(secs(1));
+    let (arrived, sent) = world.ledger.between(0, 1, start, start + millis(1));
+    assert_eq!((arrived, sent), (18, 40), "so many fit into 20 kB");
+    assert!(world.ledger.latest_arrival(0, 1).is_some_and(|at| at.since(start) >= millis(180)));
+}
+
+#[test]
 fn what_comes_and_goes_leaves_nothing_behind() {
     let mut world = World::of(3, 12);
     let size = |world: &World| format!("{:?}", world.hosts[0].running()).len();
@@ -238,7 +309,7 @@ fn five_hundred_idle_peers_cost_no_busy_wakeups() {
     const LEAVES: usize = 500;
     let hub = HostSpec { finds: vec![], ..HostSpec::with_peers(1..=LEAVES) };
     let leaf = || HostSpec::with_peers([0]);
-    let mut world = World::started(10, std::iter::once(hub).chain((0..LEAVES).map(|_| leaf())).collect());
+    let mut world = World::started(10, std::iter::once(hub).chain((0..LEAVES).map(|_| leaf())).collect::<Vec<_>>());
     world.run_for(secs(10));
     assert_eq!(world.hosts[0].running().sessions().filter(|session| session.confirmed).count(), LEAVES);
     let (before, start) = (world.hosts[0].wakes, world.now());

@@ -4,9 +4,8 @@
 //! `VINE_SIM_FILE=path` runs the script in a file. With `VINE_SIM_LOG=1` and `--nocapture` every datagram is shown.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use vine_tests::sim::{Coverage, Script};
+use vine_tests::sim::{Coverage, Script, in_parallel};
 
 /// Seeds by default.
 const SEEDS: u64 = 600;
@@ -39,12 +38,20 @@ const SITUATIONS: &[&str] = &[
     "drop: unknown_session",
     "drop: unknown_type",
     "drop: unknown_version",
+    "firewall: filtered",
+    "healed: found",
+    "healed: only carried",
+    "healed: signaled",
     "hello replayed",
     "link: corrupted",
     "link: duplicated",
     "link: lost",
+    "link: queue overflow",
     "link: reordered",
+    "link: too big",
     "NAT rebound",
+    "NAT: filtered",
+    "NAT: hairpin",
     "path switch: faster_path",
     "path switch: first_path",
     "path switch: path_lost",
@@ -58,6 +65,7 @@ const SITUATIONS: &[&str] = &[
     "session: rekey",
     "shutdown",
     "unauthorized peer",
+    "woken up",
 ];
 
 fn number(name: &str) -> Option<u64> {
@@ -77,26 +85,12 @@ fn seeds_keep_every_rule_and_heal() {
         return;
     }
     let count = number("VINE_SIM_SEEDS").unwrap_or(SEEDS);
-    let next = AtomicU64::new(number("VINE_SIM_FIRST").unwrap_or(0));
-    let end = next.load(Ordering::Relaxed) + count;
+    let first = number("VINE_SIM_FIRST").unwrap_or(0);
     let coverage = Mutex::new(Coverage::default());
     let failures = Mutex::new(Vec::new());
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= end {
-                        return;
-                    }
-                    match try_seed(seed) {
-                        Ok(reached) => coverage.lock().unwrap().merge(&reached),
-                        Err(why) => failures.lock().unwrap().push((seed, why)),
-                    }
-                }
-            });
-        }
+    in_parallel(first..first + count, |seed| match try_seed(seed) {
+        Ok(reached) => coverage.lock().unwrap().merge(&reached),
+        Err(why) => failures.lock().unwrap().push((seed, why)),
     });
     let mut failures = failures.into_inner().unwrap();
     failures.sort();

@@ -7,7 +7,7 @@ use vine_core::wire::HEADER_LEN;
 use vine_core::wire::envelope::{MAGIC, VERSION};
 use vine_core::{Command, Instant};
 
-use super::network::{Captured, Link, Network, ghost, socket_of};
+use super::network::{Captured, Link, Network, Realm, ghost, socket_of};
 use super::op::{Op, Origin, Way};
 use super::world::World;
 
@@ -30,9 +30,10 @@ impl World {
             Op::Stream { from, to, every_ms } => {
                 self.stream(host(from), host(to), Duration::from_millis(every_ms.into()));
             }
-            Op::Link { .. } | Op::Cut { .. } | Op::Mend { .. } | Op::Roam { .. } | Op::Rebind { .. } => {
-                self.change_network(op);
+            Op::Link { .. } | Op::Mtu { .. } | Op::Rate { .. } | Op::Cut { .. } | Op::Mend { .. } => {
+                self.change_link(op);
             }
+            Op::Roam { .. } | Op::Resettle { .. } | Op::Rebind { .. } => self.change_place(op),
             Op::Replay { .. } | Op::Reflect { .. } | Op::Garble { .. } | Op::Truncate { .. } | Op::Garbage { .. } => {
                 self.attack(op);
             }
@@ -60,6 +61,8 @@ impl World {
             }
             Op::Timeout { host: at, off_us } => self.odd_timeout(host(at), off_us),
             Op::Stall { host: at, on } => self.stall(host(at), on),
+            Op::Sleep { host: at, on: true } => self.suspend(host(at)),
+            Op::Sleep { host: at, on: false } => self.resume(host(at)),
             Op::Hoard { host: at, on } => self.hoard(host(at), on),
         }
     }
@@ -71,18 +74,46 @@ impl World {
         }
     }
 
-    fn change_network(&mut self, op: &Op) {
+    fn change_link(&mut self, op: &Op) {
         let host = |number: u8| usize::from(number) % self.hosts.len();
         match *op {
             Op::Link { from, to, way, delay_ms, jitter_ms, loss, duplicate, reorder, corrupt } => {
                 let (from, to) = (host(from), host(to));
                 let (delay, jitter) = (Duration::from_millis(delay_ms.into()), Duration::from_millis(jitter_ms.into()));
-                let link = Link { delay, jitter, loss, duplicate, reorder, corrupt, cut: false };
-                self.network.set_link(from, to, way, link);
+                self.change_links(from, to, way, |link| Link {
+                    delay,
+                    jitter,
+                    loss,
+                    duplicate,
+                    reorder,
+                    corrupt,
+                    cut: false,
+                    ..link
+                });
+            }
+            Op::Mtu { from, to, way, bytes } => {
+                let mtu = if bytes == 0 { u16::MAX } else { bytes };
+                self.change_links(host(from), host(to), way, |link| Link { mtu, ..link });
+            }
+            Op::Rate { from, to, way, kbytes, queue } => {
+                let (rate, queue) = (1_000 * u32::from(kbytes), 1_000 * u32::from(queue));
+                self.change_links(host(from), host(to), way, |link| Link { rate, queue, ..link });
             }
             Op::Cut { from, to, way } => self.set_cut(host(from), host(to), way, true),
             Op::Mend { from, to, way } => self.set_cut(host(from), host(to), way, false),
+            _ => {}
+        }
+    }
+
+    fn change_place(&mut self, op: &Op) {
+        let host = |number: u8| usize::from(number) % self.hosts.len();
+        match *op {
             Op::Roam { host: at, port, told } => self.roam(host(at), port, told),
+            Op::Resettle { host: at, behind, told } => {
+                // One more than there are boxes: the open network.
+                let behind = usize::from(behind) % (self.network.boxes.len() + 1);
+                self.resettle(host(at), Some(behind).filter(|number| *number < self.network.boxes.len()), told);
+            }
             Op::Rebind { host: at } => {
                 let forgotten = self.network.rebind(host(at));
                 self.coverage.add("NAT rebound", u64::from(forgotten));
@@ -93,16 +124,29 @@ impl World {
 
     /// Cuts a link in one direction, or mends it.
     pub fn set_cut(&mut self, from: usize, to: usize, way: Way, cut: bool) {
+        self.change_links(from, to, way, |link| Link { cut, ..link });
+    }
+
+    /// Changes something of a link in one direction.
+    pub fn change_links(&mut self, from: usize, to: usize, way: Way, change: impl Fn(Link) -> Link) {
         let ways = [(Way::V4, Family::V4), (Way::V6, Family::V6)];
         for (one, family) in ways.into_iter().filter(|(one, _)| way == Way::Both || way == *one) {
             let link = self.network.link(from, to, family);
-            self.network.set_link(from, to, one, Link { cut, ..link });
+            self.network.set_link(from, to, one, change(link));
         }
     }
 
     /// A host moves; its runtime tells the node, if it is one that watches.
     pub fn roam(&mut self, host: usize, port_only: bool, told: bool) {
         self.network.roam(host, port_only);
+        if told {
+            self.tell_addresses(host);
+        }
+    }
+
+    /// A host is carried to another place: behind another NAT, or none.
+    pub fn resettle(&mut self, host: usize, behind: Option<usize>, told: bool) {
+        self.network.resettle(host, behind);
         if told {
             self.tell_addresses(host);
         }
@@ -135,8 +179,8 @@ impl World {
             Op::Garbage { to, kind, len } => self.garbage(usize::from(to) % self.hosts.len(), kind, len.into()),
             _ => None,
         };
-        if let Some(Captured { source, destination, bytes }) = forged {
-            self.network.inject(self.now(), source, destination, bytes);
+        if let Some(forged) = forged {
+            self.network.put_back(self.now(), forged);
         }
     }
 
@@ -150,7 +194,7 @@ impl World {
         if let Some(seen) = self.network.captured.back().filter(|_| len.is_multiple_of(2)) {
             bytes[4..8].copy_from_slice(&seen.bytes[4..8]);
         }
-        Some(Captured { source: ghost(Family::of(&destination)), destination, bytes })
+        Some(Captured { source: ghost(Family::of(&destination)), destination, realm: Realm::Public, bytes })
     }
 
     fn odd_timeout(&mut self, host: usize, off_us: i64) {
@@ -164,13 +208,30 @@ impl World {
 
     /// The process of a host stops or goes on.
     pub fn stall(&mut self, host: usize, on: bool) {
-        if self.hosts[host].node.is_none() || self.hosts[host].stalled == on {
+        if self.hosts[host].node.is_none() || self.hosts[host].stalled == on || self.hosts[host].asleep {
             return;
         }
         self.hosts[host].stalled = on;
         if !on {
             let waiting: Vec<(FourTuple, Vec<u8>)> = self.hosts[host].inbox.drain(..).collect();
             self.receive(host, waiting);
+        }
+    }
+
+    /// A host falls asleep: nothing in it moves, and what is sent to it is lost.
+    pub fn suspend(&mut self, host: usize) {
+        self.stall(host, true);
+        let machine = &mut self.hosts[host];
+        machine.asleep = machine.stalled;
+        machine.inbox.clear();
+    }
+
+    /// A host that sleeps wakes up, and its runtime hears that the network is there again.
+    pub fn resume(&mut self, host: usize) {
+        if std::mem::take(&mut self.hosts[host].asleep) {
+            self.stall(host, false);
+            self.tell_addresses(host);
+            self.coverage.hit("woken up");
         }
     }
 

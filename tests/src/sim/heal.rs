@@ -1,12 +1,13 @@
-//! The second phase of a run: faults end, and everybody who can reach somebody must do so soon.
+//! The second phase of a run: faults end, and everybody who can reach somebody must do so soon, by the best way there is.
 
 use std::time::Duration;
 
 use vine_core::node::PeerState;
+use vine_core::path::Family;
 use vine_core::{Counters, Instant};
 
 use super::host::Host;
-use super::network::Link;
+use super::network::{Link, Reach};
 use super::op::Way;
 use super::world::World;
 
@@ -15,6 +16,15 @@ pub const DEADLINE: Duration = Duration::from_secs(2);
 
 /// The same, where something still is: two or three Hellos or answers in a row may be.
 pub const LOSSY_DEADLINE: Duration = Duration::from_millis(4_500);
+
+/// So much later they flow between those who need the help of another: they meet it first.
+const HELPED: Duration = Duration::from_millis(1_500);
+
+/// The same, where something is lost.
+const LOSSY_HELPED: Duration = Duration::from_secs(3);
+
+/// A path that was lost long ago is tried this often.
+const STUCK: Duration = Duration::from_secs(35);
 
 /// So much later, where a node slept or was told a wrong time: what it then measured of round trips makes it more patient
 /// with a dead path than it would be, though not by more than this.
@@ -40,6 +50,7 @@ pub fn heal(world: &mut World, lossy: bool) {
     }
     for host in 0..count {
         world.hoard(host, false);
+        world.resume(host);
         world.stall(host, false);
         world.start(host);
         world.reload(host, (0..count).filter(|peer| *peer != host));
@@ -69,34 +80,83 @@ fn finds(world: &World, from: usize, to: usize) -> bool {
     known.is_some_and(|known| known.iter().any(|endpoint| world.network.leads_to(from, to, endpoint)))
 }
 
-/// Holds the healed world to what was promised: within `deadline` packets flow again.
+/// What two hosts of a healed world can count on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Promise {
+    /// One knows where the other is.
+    Found,
+    /// They can meet, with the help of one that both reach.
+    Signaled,
+    /// One that both reach carries their packets; perhaps not for long.
+    Carried,
+    /// The same, and nothing else can ever be.
+    OnlyCarried,
+    /// Nobody can help them.
+    Nothing,
+}
+
+impl Promise {
+    const fn name(self) -> &'static str {
+        match self {
+            Promise::Found => "found",
+            Promise::Signaled => "signaled",
+            Promise::Carried => "carried",
+            Promise::OnlyCarried => "only carried",
+            Promise::Nothing => "nothing",
+        }
+    }
+
+    /// Whether a path between the two is proven, and nobody else is on it.
+    const fn is_direct(self) -> bool {
+        matches!(self, Promise::Found | Promise::Signaled)
+    }
+}
+
+fn promise(world: &World, a: usize, b: usize) -> Promise {
+    let finds_or_is_found = |one, other| finds(world, one, other) || finds(world, other, one);
+    if finds_or_is_found(a, b) {
+        return Promise::Found;
+    }
+    let helps = |host: &usize| ![a, b].contains(host) && finds_or_is_found(a, *host) && finds_or_is_found(b, *host);
+    let helpers: Vec<usize> = (0..world.hosts.len()).filter(helps).collect();
+    let carried = helpers.iter().any(|host| world.hosts[*host].spec.relay);
+    match world.network.reach(a, b, &helpers) {
+        Reach::BothWays if !helpers.is_empty() => Promise::Signaled,
+        Reach::Neither if carried => Promise::OnlyCarried,
+        _ if carried => Promise::Carried,
+        _ => Promise::Nothing,
+    }
+}
+
+/// Holds the healed world to what was promised: within `deadline` packets flow again, a little later also between those who
+/// need others for it; and nobody stays on a relay who need not.
 ///
 /// # Panics
 /// Where a promise is broken.
 pub fn check(world: &mut World, deadline: Duration) {
     let count = world.hosts.len();
-    let expected: Vec<(usize, usize)> =
-        pairs(count).filter(|&(a, b)| finds(world, a, b) || finds(world, b, a)).collect();
+    let promises = pairs(count).map(|(a, b)| (a, b, promise(world, a, b)));
+    let expected: Vec<_> = promises.filter(|(.., promise)| *promise != Promise::Nothing).collect();
     let started = world.now();
-    for &(a, b) in &expected {
+    for &(a, b, promise) in &expected {
+        world.coverage.hit(format!("healed: {}", promise.name()));
         world.stream(a, b, EVERY);
         world.stream(b, a, EVERY);
     }
     world.run_for(deadline);
-    for &(a, b) in &expected {
-        for (from, to) in [(a, b), (b, a)] {
-            assert!(world.has_reached(from, to, started), "nothing from host {from} reaches host {to} in {deadline:?}");
-        }
-    }
+    check_reached(world, &expected, started, |promise| promise == Promise::Found);
+    world.run_for(if deadline < LOSSY_DEADLINE { HELPED } else { LOSSY_HELPED });
+    check_reached(world, &expected, started, |_| true);
+    check_classes(world, &expected);
     let settled = world.now();
     world.run_for(Duration::from_secs(2));
-    for &(a, b) in &expected {
+    for &(a, b, _) in &expected {
         check_state(world, a, b);
         check_state(world, b, a);
     }
     world.end_streams();
     world.run_for(Duration::from_millis(500));
-    for &(a, b) in &expected {
+    for &(a, b, _) in &expected {
         check_flow(world, a, b, settled);
         check_flow(world, b, a, settled);
     }
@@ -106,10 +166,46 @@ pub fn check(world: &mut World, deadline: Duration) {
     }
 }
 
-/// Nearly everything arrives by now.
+fn check_reached(
+    world: &World,
+    expected: &[(usize, usize, Promise)],
+    started: Instant,
+    which: impl Fn(Promise) -> bool,
+) {
+    for &(a, b, promise) in expected.iter().filter(|(.., promise)| which(*promise)) {
+        for (from, to) in [(a, b), (b, a)] {
+            let took = world.now().since(started);
+            let reached = world.has_reached(from, to, started);
+            assert!(reached, "nothing from host {from} reaches host {to} in {took:?} ({promise:?})");
+        }
+    }
+}
+
+/// Everybody comes to the class that is the best for them.
+fn check_classes(world: &mut World, expected: &[(usize, usize, Promise)]) {
+    let is_right = |world: &World, a: usize, b: usize, promise: Promise| {
+        let classes = [world.class(a, b), world.class(b, a)];
+        match promise {
+            Promise::OnlyCarried => classes == ["relay", "relay"],
+            _ if promise.is_direct() => classes.iter().all(|class| !["relay", "none"].contains(class)),
+            _ => true,
+        }
+    };
+    let all = |world: &World| expected.iter().all(|&(a, b, promise)| is_right(world, a, b, promise));
+    if !world.run_while(STUCK, all) {
+        let wrong = expected.iter().find(|(a, b, promise)| !is_right(world, *a, *b, *promise));
+        let &(a, b, promise) = wrong.expect("not all are right");
+        panic!("hosts {a} and {b} are {promise:?}, but say {}, {}", world.class(a, b), world.class(b, a));
+    }
+}
+
+/// Nearly everything arrives by now. Where a twentieth is lost, of 20 packets more than eight are in one of some million
+/// cases, but a path may be left for what looks like its end.
 fn check_flow(world: &World, from: usize, to: usize, settled: Instant) {
     let (arrived, sent) = world.ledger.between(from, to, settled, settled + Duration::from_secs(2));
-    assert!(sent > 0 && arrived * 10 >= sent * 7, "{arrived} of {sent} packets from host {from} reach host {to}");
+    let is_lossy = [Family::V4, Family::V6].iter().any(|family| world.network.link(from, to, *family).loss > 0);
+    let least = if is_lossy { 6 } else { 7 };
+    assert!(sent > 0 && arrived * 10 >= sent * least, "{arrived} of {sent} packets from host {from} reach host {to}");
 }
 
 /// A host says that a peer is connected, by confirmed keys.

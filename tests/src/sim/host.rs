@@ -9,7 +9,7 @@ use vine_core::{
     Counters, Event, Identity, Instant, NetworkId, NetworkKey, Node, NodeConfig, PeerConfig, PeerId, Policy, UnixTime,
 };
 
-use super::network::socket_of;
+use super::network::{Behaviour, NatKind, Network, socket_of};
 use super::traffic::overlay_prefixes;
 
 /// What the wall clocks of hosts without skew say at the beginning.
@@ -25,8 +25,16 @@ pub struct HostSpec {
     pub v4: bool,
     /// It has an IPv6 address.
     pub v6: bool,
-    /// A NAT stands before its IPv4 address; `true` for one that lets in only what was sent to.
-    pub nat: Option<bool>,
+    /// A NAT of its own stands before its IPv4 address.
+    pub nat: Option<NatKind>,
+    /// It, or its own NAT, stands behind the box of the [`Topology`] with this number.
+    pub behind: Option<usize>,
+    /// A stateful firewall stands before its IPv6 address, and filters so.
+    pub firewall: Option<Behaviour>,
+    /// Every other host is told that it may carry packets for others.
+    pub relay: bool,
+    /// What its operator permits.
+    pub policy: Policy,
     /// The hosts that it allows.
     pub peers: Vec<usize>,
     /// Those of them whose addresses it is configured with.
@@ -51,6 +59,10 @@ impl HostSpec {
             v4: true,
             v6: false,
             nat: None,
+            behind: None,
+            firewall: None,
+            relay: false,
+            policy: Policy::default(),
             finds: peers.clone(),
             peers,
             network_id: "sim".into(),
@@ -59,6 +71,43 @@ impl HostSpec {
             offload: false,
             aes: false,
         }
+    }
+}
+
+/// A NAT that several hosts may share.
+#[derive(Clone, Debug)]
+pub struct BoxSpec {
+    /// How it behaves.
+    pub kind: NatKind,
+    /// The box that it stands behind itself: one with a lower number.
+    pub behind: Option<usize>,
+}
+
+/// Hosts, and what stands between them and the rest of the network.
+#[derive(Clone, Default, Debug)]
+pub struct Topology {
+    /// The NATs that hosts share.
+    pub boxes: Vec<BoxSpec>,
+    /// The hosts.
+    pub hosts: Vec<HostSpec>,
+}
+
+impl Topology {
+    /// Builds the places of all hosts.
+    pub(super) fn lay_out(&self, network: &mut Network) {
+        for spec in &self.boxes {
+            network.put_up(spec.kind, spec.behind);
+        }
+        for HostSpec { v4, v6, nat, behind, firewall, .. } in &self.hosts {
+            let behind = nat.map(|kind| network.put_up(kind, *behind)).or(*behind);
+            network.attach(*v4, *v6, behind, *firewall);
+        }
+    }
+}
+
+impl From<Vec<HostSpec>> for Topology {
+    fn from(hosts: Vec<HostSpec>) -> Topology {
+        Topology { boxes: Vec::new(), hosts }
     }
 }
 
@@ -79,6 +128,8 @@ pub struct Host {
     pub endpoints: BTreeMap<usize, Vec<SocketAddr>>,
     /// Its process stands still.
     pub stalled: bool,
+    /// It sleeps: its process stands still, and what arrives is lost.
+    pub asleep: bool,
     /// Its caller polls nothing.
     pub hoarding: bool,
     /// What waits in its sockets.
@@ -115,6 +166,7 @@ impl Host {
             peers: spec.peers.iter().copied().collect(),
             endpoints: BTreeMap::new(),
             stalled: false,
+            asleep: false,
             hoarding: false,
             inbox: VecDeque::new(),
             events: Vec::new(),
@@ -160,12 +212,12 @@ impl Host {
     }
 
     /// The configuration of the peers that it allows.
-    pub fn peer_configs(&self, ids: &[PeerId]) -> Vec<PeerConfig> {
+    pub fn peer_configs(&self, ids: &[PeerId], relays: &BTreeSet<usize>) -> Vec<PeerConfig> {
         let config = |peer: &usize| PeerConfig {
             id: ids[*peer],
             name: format!("host{peer}"),
             prefixes: overlay_prefixes(*peer),
-            relay_capable: false,
+            relay_capable: relays.contains(peer),
             endpoints: self.endpoints.get(peer).cloned().unwrap_or_default(),
         };
         self.peers.iter().map(config).collect()
@@ -175,7 +227,7 @@ impl Host {
     pub fn start(
         &mut self,
         now: Instant,
-        (index, ids): (usize, &[PeerId]),
+        (index, ids, relays): (usize, &[PeerId], &BTreeSet<usize>),
         (seed, origin): ([u8; 32], Instant),
         crypto: Box<dyn CryptoBackend>,
     ) {
@@ -184,8 +236,8 @@ impl Host {
             network_id: NetworkId::new(&self.spec.network_id).expect("the simulator names networks well"),
             network_key: self.spec.network_key.map(NetworkKey::new),
             sockets: sockets.to_vec(),
-            peers: self.peer_configs(ids),
-            policy: Policy::default(),
+            peers: self.peer_configs(ids, relays),
+            policy: self.spec.policy,
             own_prefixes: overlay_prefixes(index),
             aes_is_fast: self.spec.aes,
             checksum_offload: self.spec.offload,
@@ -205,13 +257,13 @@ impl Host {
         self.up.clear();
         self.met.clear();
         self.inbox.clear();
-        (self.stalled, self.hoarding) = (false, false);
+        (self.stalled, self.asleep, self.hoarding) = (false, false, false);
         Some(counters)
     }
 
-    /// Keeps a datagram for later; drops it where the socket's buffer is full.
+    /// Keeps a datagram for later; drops it where the socket's buffer is full, or where nobody is awake to fill it.
     pub fn keep(&mut self, path: FourTuple, bytes: Vec<u8>) {
-        if self.inbox.len() < SOCKET_BUFFER {
+        if !self.asleep && self.inbox.len() < SOCKET_BUFFER {
             self.inbox.push_back((path, bytes));
         }
     }

@@ -8,9 +8,10 @@
 //! | `apply` | what each op does to a world |
 //! | `heal` | the second phase: faults end, and everybody must reach everybody soon |
 //! | `host` | one machine: its node, its configuration, its sockets |
-//! | `network` | addresses, links, NATs, and the attacker's memory |
+//! | `network` | links, NATs and firewalls, what theory says of them, and the attacker's memory |
 //! | `traffic` | packets whose every byte is known beforehand |
 //! | `crypto` | a stub cipher, and the audit of nonces |
+//! | `parallel` | many runs on all processors |
 //! | `trace`, `coverage` | the hash of everything, and the situations that were reached |
 //!
 //! What holds at every moment, or the run fails:
@@ -31,6 +32,7 @@ pub mod heal;
 mod host;
 mod network;
 mod op;
+mod parallel;
 mod script;
 mod trace;
 mod traffic;
@@ -38,9 +40,12 @@ mod world;
 
 pub use coverage::Coverage;
 pub use crypto::AuditedCrypto;
-pub use host::{Host, HostSpec};
-pub use network::{Attachment, Captured, Fate, Link, Network, PORT, Record, ghost, socket_of};
+pub use host::{BoxSpec, Host, HostSpec, Topology};
+pub use network::{
+    Attachment, Behaviour, Captured, Fate, Link, NatBox, NatKind, Network, PORT, Reach, Realm, Record, ghost, socket_of,
+};
 pub use op::{Op, Origin, ParseError, Profile, Traffic, Way, any_op, any_ops};
+pub use parallel::in_parallel;
 pub use script::{Outcome, Script, Setup};
 pub use trace::Trace;
 pub use traffic::{Ledger, Offered, Tally, overlay_address, overlay_prefixes};

@@ -42,6 +42,11 @@ impl<'a> Fields<'a> {
         value.parse().map_err(|_| ParseError(format!("{name}={value} is out of range or no such value")))
     }
 
+    /// What older texts do not have.
+    pub(super) fn take_or_default<T: FromStr + Default>(&mut self, name: &str) -> Result<T, ParseError> {
+        if self.0.iter().any(|(field, _)| *field == name) { self.take(name) } else { Ok(T::default()) }
+    }
+
     pub(super) fn finish(self) -> Result<(), ParseError> {
         match self.0.first() {
             Some((name, _)) => Err(ParseError(format!("unknown field {name:?}"))),
@@ -231,6 +236,30 @@ ops! {
         /// So many arrive with a flipped bit or cut short.
         corrupt: u16,
     }
+    /// Longer IP packets than this are lost on the way from one host to another, and nobody is told.
+    Mtu = "mtu" {
+        /// Who sends.
+        from: u8,
+        /// To whom.
+        to: u8,
+        /// By which way.
+        way: Way,
+        /// The longest; zero for any.
+        bytes: u16,
+    }
+    /// The way from one host to another is narrow from now on.
+    Rate = "rate" {
+        /// Who sends.
+        from: u8,
+        /// To whom.
+        to: u8,
+        /// By which way.
+        way: Way,
+        /// Thousands of bytes a second; zero for as many as there are.
+        kbytes: u16,
+        /// Thousands of bytes that may wait.
+        queue: u16,
+    }
     /// Nothing that one host sends to another arrives any more.
     Cut = "cut" {
         /// Who sends.
@@ -258,7 +287,16 @@ ops! {
         /// The node is told, as a runtime does that watches the host's addresses.
         told: bool,
     }
-    /// The NAT before a host forgets every mapping.
+    /// A host is carried to another place.
+    Resettle = "resettle" {
+        /// Which host.
+        host: u8,
+        /// The number of the NAT that it is behind now; one more than there are for none.
+        behind: u8,
+        /// The node is told.
+        told: bool,
+    }
+    /// The NATs and the firewall before a host forget everything.
     Rebind = "rebind" {
         /// Which host.
         host: u8,
@@ -364,6 +402,13 @@ ops! {
         /// Whether it stops.
         on: bool,
     }
+    /// A host falls asleep, and wakes: what arrives meanwhile is lost, and the node is told.
+    Sleep = "sleep" {
+        /// Which host.
+        host: u8,
+        /// Whether it falls asleep.
+        on: bool,
+    }
     /// The caller hands inputs in but neither polls outputs nor keeps deadlines.
     Hoard = "hoard" {
         /// Which host.
@@ -439,6 +484,9 @@ fn any_network() -> impl Strategy<Value = Op> {
     let delay = prop_oneof![4 => 0u16..60, 1 => 60u16..400];
     let jitter = prop_oneof![2 => Just(0u16), 2 => 1u16..40];
     let way = || prop_oneof![3 => Just(Way::Both), 1 => Just(Way::V4), 1 => Just(Way::V6)];
+    // From the least that IPv6 has to what Ethernet has.
+    let mtu = prop_oneof![1 => Just(0u16), 1 => Just(1_280u16), 2 => 1_280u16..1_500];
+    let rate = prop_oneof![1 => Just((0u16, 0u16)), 3 => (2u16..200, 1u16..40)];
     let times = (delay, jitter);
     let link = (host(), host(), way(), times, permille(), permille(), permille(), permille());
     prop_oneof![
@@ -446,8 +494,18 @@ fn any_network() -> impl Strategy<Value = Op> {
         }),
         2 => (host(), host(), way()).prop_map(|(from, to, way)| Op::Cut { from, to, way }),
         3 => (host(), host(), way()).prop_map(|(from, to, way)| Op::Mend { from, to, way }),
-        4 => (host(), any::<bool>(), any::<bool>()).prop_map(|(host, port, told)| Op::Roam { host, port, told }),
+        2 => (host(), host(), way(), mtu).prop_map(|(from, to, way, bytes)| Op::Mtu { from, to, way, bytes }),
+        2 => (host(), host(), way(), rate)
+            .prop_map(|(from, to, way, (kbytes, queue))| Op::Rate { from, to, way, kbytes, queue }),
+        4 => any_place(),
         2 => host().prop_map(|host| Op::Rebind { host }),
+    ]
+}
+
+fn any_place() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        4 => (host(), any::<bool>(), any::<bool>()).prop_map(|(host, port, told)| Op::Roam { host, port, told }),
+        1 => (host(), any::<u8>(), any::<bool>()).prop_map(|(host, behind, told)| Op::Resettle { host, behind, told }),
     ]
 }
 
@@ -488,6 +546,7 @@ fn any_call() -> impl Strategy<Value = Op> {
     prop_oneof![
         3 => (host(), off).prop_map(|(host, off_us)| Op::Timeout { host, off_us }),
         1 => (host(), any::<bool>()).prop_map(|(host, on)| Op::Stall { host, on }),
+        1 => (host(), any::<bool>()).prop_map(|(host, on)| Op::Sleep { host, on }),
         1 => (host(), any::<bool>()).prop_map(|(host, on)| Op::Hoard { host, on }),
     ]
 }
@@ -511,7 +570,7 @@ mod tests {
         assert_eq!(parse("wait us=-1"), Err("us=-1 is out of range or no such value".into()));
         assert_eq!(parse("wait us=1 ms=1"), Err("unknown field \"ms\"".into()));
         assert_eq!(parse("wait 5"), Err("\"5\" is not field=value".into()));
-        assert_eq!(parse("sleep us=5"), Err("no op is called \"sleep\"".into()));
+        assert_eq!(parse("pause us=5"), Err("no op is called \"pause\"".into()));
         assert!(parse("").is_err());
     }
 }

@@ -13,9 +13,13 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use super::coverage::Coverage;
 use super::crypto::AuditedCrypto;
 use super::heal;
-use super::host::HostSpec;
+use super::host::{BoxSpec, HostSpec, Topology};
+use super::network::{Behaviour, NatKind};
 use super::op::{Fields, Op, ParseError, Profile, any_ops};
 use super::world::World;
+
+/// The number of the common NAT, behind those of the hosts.
+const COMMON: usize = 4;
 
 thread_local! {
     /// Whether a panic of this thread is an answer, and not worth a word of its own.
@@ -41,6 +45,15 @@ pub struct Setup {
     pub nat: u8,
     /// Whose NAT lets in only what was sent to.
     pub restricted: u8,
+    /// What else the NATs are like: a byte for every host's own, then one for the common one. Two bits for the mapping, one
+    /// for a filter that does not look at ports, one for hairpinning, one for the preservation of ports.
+    pub kinds: u64,
+    /// Who, or whose own NAT, is behind the common one.
+    pub shared: u8,
+    /// Before whose IPv6 address a firewall stands.
+    pub firewalls: u8,
+    /// Who carries packets for others.
+    pub relays: u8,
     /// Who is configured with whose addresses: bit `4 * host + peer`.
     pub finds: u16,
     /// Whose kernel finishes checksums.
@@ -85,6 +98,10 @@ impl Setup {
             v6: 0,
             nat: 0,
             restricted: 0,
+            kinds: 0,
+            shared: 0,
+            firewalls: 0,
+            relays: 0,
             finds,
             offload: 0,
             aes: 0,
@@ -100,7 +117,7 @@ impl Setup {
         let mut rng = vine_core::rng::Rng::from_seed(bytes);
         let mut any = || rng.u64() as u8;
         let often = |any: &mut dyn FnMut() -> u8| any() | any();
-        Setup {
+        let setup = Setup {
             seed,
             hosts: 2 + u8::from(any() < 100) + u8::from(any() < 10),
             real: any() < 20,
@@ -109,11 +126,36 @@ impl Setup {
             v6: any(),
             nat: any() & any(),
             restricted: any(),
+            kinds: 0,
+            shared: 0,
+            firewalls: 0,
+            relays: 0,
             finds: u16::from(often(&mut any)) << 8 | u16::from(often(&mut any)),
             offload: often(&mut any),
             aes: any(),
             lossy: seed % 2 == 1,
-        }
+        };
+        let shared = if any() < 80 { any() } else { 0 };
+        let kinds = [any(), any(), any(), any(), any(), 0, 0, 0];
+        Setup { kinds: u64::from_le_bytes(kinds), shared, firewalls: any() & any(), relays: any(), ..setup }
+    }
+
+    /// The NAT with a number: a host's own, or the common one.
+    fn kind(&self, number: usize) -> NatKind {
+        let byte = self.kinds.to_le_bytes()[number];
+        let filtering = match (self.restricted >> number & 1, byte >> 2 & 1) {
+            (0, _) => Behaviour::EndpointIndependent,
+            (_, 1) => Behaviour::AddressDependent,
+            _ => Behaviour::AddressAndPortDependent,
+        };
+        let mapping = Behaviour::ALL[usize::from(byte & 3) % 3];
+        let (hairpin, preserves_ports) = (byte & 8 != 0, byte & 16 != 0);
+        NatKind { hairpin, preserves_ports, ..NatKind::new(mapping, filtering) }
+    }
+
+    fn topology(&self) -> Topology {
+        let common = (self.shared != 0).then(|| BoxSpec { kind: self.kind(COMMON), behind: None });
+        Topology { boxes: common.into_iter().collect(), hosts: self.specs() }
     }
 
     fn specs(&self) -> Vec<HostSpec> {
@@ -125,7 +167,10 @@ impl Setup {
             HostSpec {
                 v4: has(self.v4, host) || !has(self.v6, host),
                 v6: has(self.v6, host),
-                nat: has(self.nat, host).then(|| has(self.restricted, host)),
+                nat: has(self.nat, host).then(|| self.kind(host)),
+                behind: has(self.shared, host).then_some(0),
+                firewall: has(self.firewalls, host).then_some(Behaviour::AddressAndPortDependent),
+                relay: has(self.relays, host),
                 finds,
                 network_key: self.keyed.then_some([7; 32]),
                 offload: has(self.offload, host),
@@ -138,7 +183,7 @@ impl Setup {
 
     fn world(&self) -> World {
         let crypto = if self.real { AuditedCrypto::real() } else { AuditedCrypto::stub() };
-        let mut world = World::new(self.seed, crypto, self.specs());
+        let mut world = World::new(self.seed, crypto, self.topology());
         for host in 0..world.hosts.len() {
             world.start(host);
         }
@@ -148,9 +193,11 @@ impl Setup {
 
 impl fmt::Display for Setup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Setup { seed, hosts, real, keyed, v4, v6, nat, restricted, finds, offload, aes, lossy } = self;
+        let Setup { seed, hosts, real, keyed, v4, v6, nat, restricted, finds, offload, aes, lossy, .. } = self;
+        let Setup { kinds, shared, firewalls, relays, .. } = self;
         write!(f, "world seed={seed} hosts={hosts} real={real} keyed={keyed} v4={v4} v6={v6} nat={nat} ")?;
-        write!(f, "restricted={restricted} finds={finds} offload={offload} aes={aes} lossy={lossy}")
+        write!(f, "restricted={restricted} kinds={kinds} shared={shared} firewalls={firewalls} relays={relays} ")?;
+        write!(f, "finds={finds} offload={offload} aes={aes} lossy={lossy}")
     }
 }
 
@@ -172,6 +219,10 @@ impl FromStr for Setup {
             v6: fields.take("v6")?,
             nat: fields.take("nat")?,
             restricted: fields.take("restricted")?,
+            kinds: fields.take_or_default("kinds")?,
+            shared: fields.take_or_default("shared")?,
+            firewalls: fields.take_or_default("firewalls")?,
+            relays: fields.take_or_default("relays")?,
             finds: fields.take("finds")?,
             offload: fields.take("offload")?,
             aes: fields.take("aes")?,

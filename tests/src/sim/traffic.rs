@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use vine_core::Instant;
 use vine_core::overlay::{ChecksumMode, Prefix, Segments, TunPacket, VirtioNetHeader};
@@ -55,7 +56,7 @@ pub(super) struct Key {
 struct Sent {
     payload: usize,
     at: Instant,
-    delivered: bool,
+    delivered: Option<Instant>,
     forbidden: bool,
 }
 
@@ -118,7 +119,7 @@ impl Ledger {
         let id = self.fresh_id();
         let to = to.unwrap_or(NOBODY);
         let key = Key { from: whose, to, protocol: UDP, v6: id.is_multiple_of(2), id };
-        self.packets.insert(key, Sent { payload: 32, at: now, delivered: false, forbidden: true });
+        self.packets.insert(key, Sent { payload: 32, at: now, delivered: None, forbidden: true });
         let source = (overlay_address(whose, key.v6), overlay_address(to, key.v6));
         debug_assert!(whose != from || to == NOBODY);
         let bytes = udp_packet(source, &numbered(id, 32));
@@ -132,9 +133,28 @@ impl Ledger {
 
     /// How many packets from one host to another that were sent in `from_time..to_time` arrived, and how many there were.
     pub fn between(&self, from: usize, to: usize, since: Instant, until: Instant) -> (usize, usize) {
-        let of_pair = self.packets.iter().filter(|(key, _)| key.from == from && key.to == to);
-        let sent: Vec<_> = of_pair.filter(|(_, sent)| sent.at >= since && sent.at < until && !sent.forbidden).collect();
-        (sent.iter().filter(|(_, sent)| sent.delivered).count(), sent.len())
+        let sent: Vec<&Sent> = self.of_pair(from, to).filter(|sent| sent.at >= since && sent.at < until).collect();
+        (sent.iter().filter(|sent| sent.delivered.is_some()).count(), sent.len())
+    }
+
+    /// When the latest packet from one host to another arrived.
+    pub fn latest_arrival(&self, from: usize, to: usize) -> Option<Instant> {
+        self.of_pair(from, to).filter_map(|sent| sent.delivered).max()
+    }
+
+    /// The longest time in `since..until` during which nothing that was sent from one host to another arrived: from the
+    /// last packet before that did to the first one after it, both by when they were sent.
+    pub fn longest_gap(&self, from: usize, to: usize, since: Instant, until: Instant) -> Duration {
+        let arrived = self.of_pair(from, to).filter(|sent| sent.delivered.is_some()).map(|sent| sent.at);
+        let mut marks: Vec<Instant> = arrived.filter(|at| *at > since && *at < until).chain([since, until]).collect();
+        marks.sort();
+        marks.windows(2).map(|pair| pair[1].since(pair[0])).max().unwrap_or_default()
+    }
+
+    /// What was sent from one host to another and might arrive.
+    fn of_pair(&self, from: usize, to: usize) -> impl Iterator<Item = &Sent> {
+        let of_pair = self.packets.iter().filter(move |(key, _)| key.from == from && key.to == to);
+        of_pair.map(|(_, sent)| sent).filter(|sent| !sent.forbidden)
     }
 
     fn fresh_id(&mut self) -> u64 {
@@ -143,7 +163,7 @@ impl Ledger {
     }
 
     fn note(&mut self, now: Instant, key: Key, payload: usize) {
-        let sent = Sent { payload, at: now, delivered: false, forbidden: false };
+        let sent = Sent { payload, at: now, delivered: None, forbidden: false };
         let former = self.packets.insert(key, sent);
         debug_assert!(former.is_none(), "the simulator numbers packets twice");
         self.tallies.entry((key.from, key.to)).or_default().sent += 1;
@@ -200,7 +220,7 @@ impl Ledger {
     ///
     /// # Panics
     /// Where one of them was never sent like that, was sent to somebody else, or has arrived before.
-    pub fn receive(&mut self, host: usize, header: &VirtioNetHeader, parts: &[&[u8]]) -> u64 {
+    pub fn receive(&mut self, now: Instant, host: usize, header: &VirtioNetHeader, parts: &[&[u8]]) -> u64 {
         let whole = parts.concat();
         let packet = TunPacket::parse(&header.encode(), &whole);
         let packet = packet.unwrap_or_else(|error| panic!("host {host} is given no packet: {error}"));
@@ -208,18 +228,18 @@ impl Ledger {
         let mut room = vec![0; whole.len()];
         for index in 0..segments.count() {
             let len = segments.write(index, &mut room);
-            self.check(host, &room[..len]);
+            self.check(now, host, &room[..len]);
         }
         segments.count() as u64
     }
 
-    fn check(&mut self, host: usize, packet: &[u8]) {
+    fn check(&mut self, now: Instant, host: usize, packet: &[u8]) {
         let seen = Seen::read(packet);
         let key = Key { from: seen.from, to: seen.to, protocol: seen.protocol, v6: seen.v6, id: seen.id };
         assert_eq!(key.to, host, "a packet for another host arrives: {key:?}");
         let sent = self.packets.get_mut(&key).unwrap_or_else(|| panic!("nobody sent this: {key:?}"));
         assert!(!sent.forbidden, "a forged packet arrives: {key:?}");
-        assert!(!sent.delivered, "a packet arrives twice: {key:?}");
+        assert!(sent.delivered.is_none(), "a packet arrives twice: {key:?}");
         assert_eq!(sent.payload, seen.payload.len(), "another length: {key:?}");
         let expected: Vec<u8> = match key.protocol {
             TCP => (0..sent.payload)
@@ -228,7 +248,7 @@ impl Ledger {
             _ => numbered(key.id, sent.payload),
         };
         assert!(expected == seen.payload, "another payload: {key:?}");
-        sent.delivered = true;
+        sent.delivered = Some(now);
         let tally = self.tallies.entry((key.from, key.to)).or_default();
         tally.delivered += 1;
         tally.latest = tally.latest.max(Some(sent.at));

@@ -1,6 +1,6 @@
 //! Hosts, a network and one clock: the events of all of them in order of time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use vine_core::overlay::{Batch, Gather, Merge, TunPacket};
@@ -11,7 +11,7 @@ use vine_core::{Command, CommandError, Counters, Event, Instant, Node, Output, P
 
 use super::coverage::Coverage;
 use super::crypto::AuditedCrypto;
-use super::host::{Host, HostSpec};
+use super::host::{Host, HostSpec, Topology};
 use super::network::{Network, Record};
 use super::op::Traffic;
 use super::trace::Trace;
@@ -54,6 +54,7 @@ pub struct World {
     pub trace: Trace,
     now: Instant,
     ids: Vec<PeerId>,
+    relays: BTreeSet<usize>,
     crypto: AuditedCrypto,
     pub(super) rng: Rng,
     streams: Vec<Stream>,
@@ -65,21 +66,23 @@ pub struct World {
 
 impl World {
     /// A world in which nothing runs yet.
-    pub fn new(seed: u64, crypto: AuditedCrypto, specs: Vec<HostSpec>) -> World {
+    pub fn new(seed: u64, crypto: AuditedCrypto, topology: impl Into<Topology>) -> World {
+        let topology = topology.into();
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
         let mut rng = Rng::from_seed(bytes);
         let mut network = Network::new(Rng::from_seed(rng.array()));
-        for spec in &specs {
-            network.attach(spec.v4, spec.v6, spec.nat);
-        }
-        let mut hosts: Vec<Host> = specs.into_iter().enumerate().map(|(index, spec)| Host::new(index, spec)).collect();
+        topology.lay_out(&mut network);
+        let relays = topology.hosts.iter().enumerate().filter(|(_, spec)| spec.relay).map(|(index, _)| index).collect();
+        let mut hosts: Vec<Host> =
+            topology.hosts.into_iter().enumerate().map(|(index, spec)| Host::new(index, spec)).collect();
         for host in &mut hosts {
             host.endpoints = host.spec.finds.iter().map(|&peer| (peer, network.public_endpoints(peer))).collect();
         }
         World {
             ids: hosts.iter().map(|host| host.id).collect(),
             hosts,
+            relays,
             network,
             ledger: Ledger::default(),
             coverage: Coverage::default(),
@@ -98,12 +101,12 @@ impl World {
     /// `count` running hosts that allow and find each other, over links of 10 ms, with the stub's ciphers.
     pub fn of(count: usize, seed: u64) -> World {
         let others = |index: usize| HostSpec::with_peers((0..count).filter(move |other| *other != index));
-        World::started(seed, (0..count).map(others).collect())
+        World::started(seed, (0..count).map(others).collect::<Vec<_>>())
     }
 
     /// The same with hosts of the caller's choice.
-    pub fn started(seed: u64, specs: Vec<HostSpec>) -> World {
-        let mut world = World::new(seed, AuditedCrypto::stub(), specs);
+    pub fn started(seed: u64, topology: impl Into<Topology>) -> World {
+        let mut world = World::new(seed, AuditedCrypto::stub(), topology);
         for host in 0..world.hosts.len() {
             world.start(host);
         }
@@ -228,9 +231,9 @@ impl World {
         let machine = &mut self.hosts[host];
         let now = machine.local(self.now);
         let Some(node) = machine.node.as_mut() else { return };
-        let ledger = &mut self.ledger;
+        let (ledger, at) = (&mut self.ledger, self.now);
         let mut delivered = 0;
-        let mut sink = |header: &_, parts: &[&[u8]]| delivered += ledger.receive(host, header, parts);
+        let mut sink = |header: &_, parts: &[&[u8]]| delivered += ledger.receive(at, host, header, parts);
         let mut gather = Gather::new(if host.is_multiple_of(2) { Merge::Tcp } else { Merge::TcpAndUdp });
         for (path, bytes) in &mut datagrams {
             self.trace.note("datagram", host, now, bytes);
@@ -447,7 +450,7 @@ impl World {
         // Clocks of different lives have nothing to do with each other.
         let origin = Instant::from_nanos(self.rng.below(1 << 40));
         let ids = std::mem::take(&mut self.ids);
-        self.hosts[host].start(self.now, (host, &ids), (seed, origin), Box::new(self.crypto.clone()));
+        self.hosts[host].start(self.now, (host, &ids, &self.relays), (seed, origin), Box::new(self.crypto.clone()));
         self.ids = ids;
         self.trace.note("start", host, origin, &seed);
         self.settle(host);
@@ -477,7 +480,7 @@ impl World {
         }
         self.look_for_forgotten_wakeups(host); // While what the node knows is what the host knows.
         self.hosts[host].peers = peers.into_iter().collect();
-        let configs = self.hosts[host].peer_configs(&self.ids);
+        let configs = self.hosts[host].peer_configs(&self.ids, &self.relays);
         if self.hosts[host].node.is_some() {
             self.request(host, Command::SetPeers(configs)).expect("the simulator's configurations are valid");
         }
@@ -544,9 +547,8 @@ impl World {
         let lives: Vec<Counters> =
             self.hosts.iter().filter_map(|h| Some(h.node.as_ref()?.counters().clone())).collect();
         lives.iter().for_each(|counters| self.count(counters));
-        let labels = ["link: lost", "link: duplicated", "link: reordered", "link: corrupted"];
-        for (label, times) in labels.into_iter().zip(self.network.damage) {
-            self.coverage.add(label, times);
+        for (label, times) in &self.network.met {
+            self.coverage.add(*label, *times);
         }
     }
 
@@ -555,6 +557,13 @@ impl World {
     /// Whether `host` last reported `peer` up.
     pub fn is_up(&self, host: usize, peer: usize) -> bool {
         self.hosts[host].up.contains(&self.ids[peer])
+    }
+
+    /// How the path of `host` to `peer` came to be, as its operator reads it; `none`, where there is no session or no path.
+    pub fn class(&self, host: usize, peer: usize) -> &'static str {
+        let node = self.hosts[host].node.as_ref();
+        let session = node.and_then(|node| node.sessions().find(|session| session.id == self.ids[peer]));
+        session.filter(|session| session.path.is_some()).map_or("none", |session| session.class.name())
     }
 
     /// What a host reported since `since`.
