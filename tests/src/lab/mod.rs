@@ -17,16 +17,23 @@
 
 mod host;
 mod iperf;
+mod nat;
 mod node;
 mod ping;
 mod process;
+pub mod proxy;
+mod switch;
+mod transfer;
 mod wait;
 
-pub use host::{Host, Switch, UdpCounter};
+pub use host::{Host, UdpCounter};
 pub use iperf::{iperf_server, iperf_tcp};
+pub use nat::{Nat, Ports};
 pub use node::{Allowed, Node, NodeSpec, QueryError, vine_binary, vine_binary_is_release};
 pub use ping::{Ping, Reply, first_answer};
 pub use process::{Finished, Process};
+pub use switch::{Cut, PacketCounter, Switch};
+pub use transfer::{Arrived, Transfer, send_at_once};
 pub use wait::{poll_until, wait_until};
 
 use std::cell::Cell;

@@ -57,6 +57,21 @@ impl Ping {
         })
     }
 
+    /// The longest time between two answers, of which the later came after `from`.
+    pub fn longest_gap(&self, from: SystemTime) -> Duration {
+        let replies = self.replies();
+        let after = replies.windows(2).filter(|pair| pair[1].at > from);
+        after.filter_map(|pair| pair[1].at.duration_since(pair[0].at).ok()).max().unwrap_or_default()
+    }
+
+    /// How many pings were lost between the first and the last answer that came after `from`.
+    pub fn lost_since(&self, from: SystemTime) -> u64 {
+        let replies = self.replies();
+        let after: Vec<u64> = replies.iter().filter(|reply| reply.at > from).map(|reply| reply.sequence).collect();
+        let (Some(first), Some(last)) = (after.iter().min(), after.iter().max()) else { return 0 };
+        last - first + 1 - after.len() as u64
+    }
+
     /// Waits for `count` more answers.
     pub fn wait_for_more(&self, count: usize, limit: Duration) {
         let before = self.replies().len();
