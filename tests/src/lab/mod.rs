@@ -15,6 +15,7 @@
 //!
 //! Only one lab exists on a machine at a time (a lock file says so), because tests here measure time on real kernels.
 
+mod datagrams;
 mod host;
 mod iperf;
 mod nat;
@@ -26,6 +27,7 @@ mod switch;
 mod transfer;
 mod wait;
 
+pub use datagrams::Datagrams;
 pub use host::{Host, UdpCounter};
 pub use iperf::{iperf_server, iperf_tcp};
 pub use nat::{Nat, Ports};

@@ -51,6 +51,8 @@ pub struct NodeSpec {
     pub bootstrap: Vec<(String, String)>,
     /// `allowed_peers`.
     pub allowed: Vec<Allowed>,
+    /// `policy.allow_relay`.
+    pub allow_relay: bool,
 }
 
 /// One of `allowed_peers`.
@@ -79,6 +81,7 @@ impl NodeSpec {
             addresses: vec![format!("10.42.{n}.1/24"), format!("fd42:0:0:{n:x}::1/64")],
             bootstrap: Vec::new(),
             allowed: Vec::new(),
+            allow_relay: true,
         }
     }
 
@@ -212,6 +215,7 @@ impl Node {
             add(format_args!("\n[[allowed_peers]]\nname = {name:?}\npeer_id = {peer_id:?}\nprefixes = {prefixes:?}\n"));
             add(format_args!("relay_capable = {relay_capable}\n"));
         }
+        add(format_args!("\n[policy]\nallow_relay = {}\n", spec.allow_relay));
         fs::write(self.config(), text).expect("the node's directory can be written");
         fs::set_permissions(self.config(), fs::Permissions::from_mode(0o600))
             .expect("an own file can be closed to others");

@@ -33,8 +33,14 @@ pub struct Ping {
 impl Ping {
     /// Starts pinging at an interval. There has to be a route to the target already.
     pub fn start(host: &Host, target: IpAddr, interval: Duration) -> Ping {
+        Ping::start_sized(host, target, interval, 56)
+    }
+
+    /// As [`Ping::start`], with so many bytes of payload instead of 56.
+    pub fn start_sized(host: &Host, target: IpAddr, interval: Duration, payload: u16) -> Ping {
         let label = format!("ping-{}", RUNS.fetch_add(1, Ordering::Relaxed));
-        let args = ["-D", "-n", "-i", &interval.as_secs_f64().to_string(), &target.to_string()];
+        let (interval, payload) = (interval.as_secs_f64().to_string(), payload.to_string());
+        let args = ["-D", "-n", "-i", &interval, "-s", &payload, &target.to_string()];
         Ping { process: host.spawn(&label, "ping", &args), target }
     }
 

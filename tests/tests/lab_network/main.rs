@@ -3,9 +3,9 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use vine_tests::lab::{Host, Lab, Ping, Ports, Switch, Transfer, poll_until, send_at_once, wait_until};
+use vine_tests::lab::{Datagrams, Host, Lab, Ping, Ports, Switch, Transfer, poll_until, send_at_once, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(5);
 const SHORT: Duration = Duration::from_millis(200);
@@ -126,13 +126,27 @@ fn a_transfer_stands_still_during_a_cut_and_loses_nothing() {
 }
 
 #[test]
+fn a_stream_of_datagrams_notices_a_cut() {
+    let Some((a, b, switch, _lab)) = two("a_stream_of_datagrams_notices_a_cut") else { return };
+    let stream = Datagrams::start(&a, &b, at("192.0.2.2:7000"));
+    stream.wait_for_more(20, LIMIT);
+    let from = Instant::now();
+    let cut = switch.cut_one_way(ip("192.0.2.1"), ip("192.0.2.2"));
+    let stands = || poll_until(SHORT, || (stream.last() > from + SHORT).then_some(())).is_none().then_some(());
+    wait_until("nothing more comes", LIMIT, stands);
+    cut.lift();
+    stream.wait_for_more(20, LIMIT);
+    assert!(stream.longest_gap(from) >= SHORT, "{:?}", stream.longest_gap(from));
+}
+
+#[test]
 fn the_proxy_delays_both_ways() {
     let Some((a, b, _switch, _lab)) = two("the_proxy_delays_both_ways") else { return };
     let words = ["192.0.2.2:4100", "192.0.2.2:4200", "both", "delay=25", "back", "delay=35"];
     let proxy = b.spawn("proxy", env!("CARGO_BIN_EXE_udp-proxy"), &words);
     wait_until("the proxy is ready", LIMIT, || proxy.output().contains("ready").then_some(()));
     let (client, server) = (socket(&a, "192.0.2.1:4100"), socket(&b, "192.0.2.2:4200"));
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     let outer = crosses(&client, at("192.0.2.2:4100"), &server).unwrap();
     assert!(start.elapsed() >= Duration::from_millis(25));
     assert_eq!(crosses(&server, outer, &client), Some(at("192.0.2.2:4100")));
@@ -143,8 +157,8 @@ fn the_proxy_delays_both_ways() {
 fn what_a_ping_lost_after_a_moment_is_counted() {
     let Some((a, _b, switch, _lab)) = two("what_a_ping_lost_after_a_moment_is_counted") else { return };
     let ping = Ping::start(&a, ip("192.0.2.2"), Duration::from_millis(10));
-    ping.wait_for_more(20, LIMIT);
     let from = std::time::SystemTime::now();
+    ping.wait_for_more(20, LIMIT);
     let cut = switch.cut(ip("192.0.2.1"), ip("192.0.2.2"));
     wait_until("nothing is answered any more", LIMIT, || {
         let before = ping.replies().len();
