@@ -46,13 +46,13 @@ switch() { space "$1"; ip -n "vine-demo-$1" link add br0 type bridge; ip -n "vin
 # cable FROM LINK TO LINK: joins two namespaces
 cable() {
   ip link add "$2" netns "vine-demo-$1" type veth peer name "$4" netns "vine-demo-$3"
-  ip -n "vine-demo-$1" link set "$2" up
-  ip -n "vine-demo-$3" link set "$4" up
+  ip -n "vine-demo-$1" link set dev "$2" up
+  ip -n "vine-demo-$3" link set dev "$4" up
 }
 # plug MACHINE LINK ADDRESS SWITCH
 plug() {
   cable "$1" "$2" "$4" "$1"
-  ip -n "vine-demo-$4" link set "$1" master br0
+  ip -n "vine-demo-$4" link set dev "$1" master br0
   ip -n "vine-demo-$1" addr add "$3" dev "$2"
 }
 # router MACHINE PUBLIC_ADDRESS NETWORK [fully-random]: puts a machine behind a router with NAT, plugged into the internet
