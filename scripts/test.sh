@@ -28,6 +28,7 @@ need nft nftables
 need taskset util-linux
 need setpriv util-linux
 need chrt util-linux
+need perl perl-base
 if [ ${#packages[@]} -gt 0 ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "test.sh: installing ${packages[*]}"

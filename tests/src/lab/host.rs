@@ -112,6 +112,14 @@ impl Host {
         assert!(done.ok(), "nft: {}\n{ruleset}", done.stderr.trim());
     }
 
+    /// The packets of a named nftables counter.
+    pub(super) fn nft_counter(&self, family: &str, table: &str, counter: &str) -> u64 {
+        let done = self.run("nft", &["-j", "list", "counter", family, table, counter]);
+        let json: serde_json::Value = serde_json::from_str(&done.stdout).expect("nft prints JSON");
+        let entries = json["nftables"].as_array().expect("nft prints a list");
+        entries.iter().find_map(|entry| entry["counter"]["packets"].as_u64()).expect("the counter is in the list")
+    }
+
     /// Counts, from now on, the datagrams that this host sends to and receives from a UDP port of another.
     pub fn count_udp(&self, remote: SocketAddr) -> UdpCounter {
         let family = if remote.is_ipv4() { "ip" } else { "ip6" };
@@ -145,23 +153,6 @@ impl Host {
     }
 }
 
-/// A bridge in a namespace of its own.
-#[derive(Debug)]
-pub struct Switch {
-    host: Host,
-}
-
-impl Switch {
-    pub(super) fn new(host: Host) -> Switch {
-        Switch { host }
-    }
-
-    /// The namespace of the bridge, whose name there is `br0`.
-    pub fn host(&self) -> &Host {
-        &self.host
-    }
-}
-
 /// Counters in a host's kernel of what it exchanged with one UDP port of another.
 #[derive(Debug)]
 pub struct UdpCounter {
@@ -181,9 +172,6 @@ impl UdpCounter {
     }
 
     fn read(&self, counter: &str) -> u64 {
-        let done = self.host.run("nft", &["-j", "list", "counter", "inet", &self.table, counter]);
-        let json: serde_json::Value = serde_json::from_str(&done.stdout).expect("nft prints JSON");
-        let entries = json["nftables"].as_array().expect("nft prints a list");
-        entries.iter().find_map(|entry| entry["counter"]["packets"].as_u64()).expect("the counter is in the list")
+        self.host.nft_counter("inet", &self.table, counter)
     }
 }

@@ -15,18 +15,27 @@
 //!
 //! Only one lab exists on a machine at a time (a lock file says so), because tests here measure time on real kernels.
 
+mod datagrams;
 mod host;
 mod iperf;
+mod nat;
 mod node;
 mod ping;
 mod process;
+pub mod proxy;
+mod switch;
+mod transfer;
 mod wait;
 
-pub use host::{Host, Switch, UdpCounter};
+pub use datagrams::Datagrams;
+pub use host::{Host, UdpCounter};
 pub use iperf::{iperf_server, iperf_tcp};
+pub use nat::{Nat, Ports};
 pub use node::{Allowed, Node, NodeSpec, QueryError, vine_binary, vine_binary_is_release};
 pub use ping::{Ping, Reply, first_answer};
 pub use process::{Finished, Process};
+pub use switch::{Cut, PacketCounter, Switch};
+pub use transfer::{Arrived, Transfer, send_at_once};
 pub use wait::{poll_until, wait_until};
 
 use std::cell::Cell;

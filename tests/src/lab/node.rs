@@ -51,6 +51,8 @@ pub struct NodeSpec {
     pub bootstrap: Vec<(String, String)>,
     /// `allowed_peers`.
     pub allowed: Vec<Allowed>,
+    /// `policy.allow_relay`.
+    pub allow_relay: bool,
 }
 
 /// One of `allowed_peers`.
@@ -62,6 +64,8 @@ pub struct Allowed {
     pub peer_id: String,
     /// `prefixes`.
     pub prefixes: Vec<String>,
+    /// `relay_capable`.
+    pub relay_capable: bool,
 }
 
 impl NodeSpec {
@@ -77,6 +81,7 @@ impl NodeSpec {
             addresses: vec![format!("10.42.{n}.1/24"), format!("fd42:0:0:{n:x}::1/64")],
             bootstrap: Vec::new(),
             allowed: Vec::new(),
+            allow_relay: true,
         }
     }
 
@@ -170,7 +175,16 @@ impl Node {
             name: other.spec.name.clone(),
             peer_id: other.peer_id.clone(),
             prefixes: other.spec.prefixes(),
+            relay_capable: false,
         });
+    }
+
+    /// As [`Node::allow`], and lets the other node carry packets to third ones.
+    pub fn allow_as_relay(&mut self, other: &Node) {
+        self.allow(other);
+        if let Some(entry) = self.spec.allowed.last_mut() {
+            entry.relay_capable = true;
+        }
     }
 
     /// Gives the other node's underlay address, such as `192.0.2.2` or `[2001:db8::2]`, port 4100.
@@ -197,9 +211,11 @@ impl Node {
         for (peer_id, address) in &spec.bootstrap {
             add(format_args!("\n[[bootstrap_peers]]\npeer_id = {peer_id:?}\naddress = {address:?}\n"));
         }
-        for Allowed { name, peer_id, prefixes } in &spec.allowed {
+        for Allowed { name, peer_id, prefixes, relay_capable } in &spec.allowed {
             add(format_args!("\n[[allowed_peers]]\nname = {name:?}\npeer_id = {peer_id:?}\nprefixes = {prefixes:?}\n"));
+            add(format_args!("relay_capable = {relay_capable}\n"));
         }
+        add(format_args!("\n[policy]\nallow_relay = {}\n", spec.allow_relay));
         fs::write(self.config(), text).expect("the node's directory can be written");
         fs::set_permissions(self.config(), fs::Permissions::from_mode(0o600))
             .expect("an own file can be closed to others");
@@ -290,6 +306,28 @@ impl Node {
     pub fn peer_state(&self, peer: &Node) -> String {
         let entry = self.entry("peers", peer.peer_id()).unwrap_or_default();
         entry["state"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// The class of the path to a peer as the daemon reports it, empty where it reports no session.
+    pub fn class(&self, peer: &Node) -> String {
+        let entry = self.entry("sessions", peer.peer_id()).unwrap_or_default();
+        entry["class"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Waits until both nodes report that they reach each other by a path of this class.
+    pub fn wait_class(&self, other: &Node, class: &str, limit: Duration) {
+        for (one, peer) in [(self, other), (other, self)] {
+            wait_until(
+                &format!("{} reaches {} by a path that is {class}", one.spec.name, peer.spec.name),
+                limit,
+                || (one.class(peer) == class).then_some(()),
+            );
+        }
+    }
+
+    /// A counter of the daemon, 0 where it has none of this name.
+    pub fn counter(&self, name: &str) -> u64 {
+        self.query("counters").map_or(0, |counters| counters[name].as_u64().unwrap_or(0))
     }
 
     /// A drop counter, 0 where it was never counted.

@@ -33,8 +33,14 @@ pub struct Ping {
 impl Ping {
     /// Starts pinging at an interval. There has to be a route to the target already.
     pub fn start(host: &Host, target: IpAddr, interval: Duration) -> Ping {
+        Ping::start_sized(host, target, interval, 56)
+    }
+
+    /// As [`Ping::start`], with so many bytes of payload instead of 56.
+    pub fn start_sized(host: &Host, target: IpAddr, interval: Duration, payload: u16) -> Ping {
         let label = format!("ping-{}", RUNS.fetch_add(1, Ordering::Relaxed));
-        let args = ["-D", "-n", "-i", &interval.as_secs_f64().to_string(), &target.to_string()];
+        let (interval, payload) = (interval.as_secs_f64().to_string(), payload.to_string());
+        let args = ["-D", "-n", "-i", &interval, "-s", &payload, &target.to_string()];
         Ping { process: host.spawn(&label, "ping", &args), target }
     }
 
@@ -55,6 +61,21 @@ impl Ping {
             let first = replies.windows(STEADY).find(steady)?.first()?;
             first.at.duration_since(from).ok()
         })
+    }
+
+    /// The longest time between two answers, of which the later came after `from`.
+    pub fn longest_gap(&self, from: SystemTime) -> Duration {
+        let replies = self.replies();
+        let after = replies.windows(2).filter(|pair| pair[1].at > from);
+        after.filter_map(|pair| pair[1].at.duration_since(pair[0].at).ok()).max().unwrap_or_default()
+    }
+
+    /// How many pings were lost between the first and the last answer that came after `from`.
+    pub fn lost_since(&self, from: SystemTime) -> u64 {
+        let replies = self.replies();
+        let after: Vec<u64> = replies.iter().filter(|reply| reply.at > from).map(|reply| reply.sequence).collect();
+        let (Some(first), Some(last)) = (after.iter().min(), after.iter().max()) else { return 0 };
+        last - first + 1 - after.len() as u64
     }
 
     /// Waits for `count` more answers.
