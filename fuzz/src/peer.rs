@@ -147,6 +147,7 @@ impl Encounter {
             peers: vec![peer(PEOPLE.friend.id, "10.0.0.0/30"), peer(PEOPLE.absent, "10.0.2.0/24")],
             policy: Policy::default(),
             own_prefixes: vec!["10.0.1.0/24".parse().expect("it is a prefix")],
+            mtu: 1400,
             aes_is_fast: visit.aes_is_fast,
             checksum_offload: visit.checksum_offload,
         };
@@ -222,7 +223,10 @@ impl Encounter {
         let path = path(from);
         self.authentic.insert(path.remote);
         let (inbound, memory) = peak_of(|| self.node.handle_datagram(self.now, path, &mut bytes));
-        let packet = inbound.map(|inbound| (inbound.packet.to_vec(), inbound.csum_partial));
+        let packet = inbound.and_then(|inbound| match inbound {
+            Inbound::Packet(inbound) => Some((inbound.packet.to_vec(), inbound.csum_partial)),
+            Inbound::Forward { .. } => None,
+        });
         assert!(memory <= MAX_MEMORY, "{memory} bytes for one datagram");
         let (packet, csum_partial) = packet?;
         let source = IpPacket::parse(&packet).expect("what comes out is a packet").source();

@@ -28,6 +28,7 @@
 //!     peers: vec![],
 //!     policy: Policy::default(),
 //!     own_prefixes: vec!["10.42.0.1/32".parse().unwrap()],
+//!     mtu: 1400,
 //!     aes_is_fast: aes_is_fast(),
 //!     checksum_offload: false, // Filled in by the engine.
 //! };

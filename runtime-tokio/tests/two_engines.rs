@@ -30,6 +30,7 @@ fn peer(n: u8) -> PeerConfig {
         prefixes: vec![format!("10.42.{n}.0/24").parse().unwrap(), format!("fd42:0:0:{n}::/64").parse().unwrap()],
         relay_capable: false,
         endpoints: vec![],
+        last_known: vec![],
     }
 }
 
@@ -41,6 +42,7 @@ fn config(n: u8, peers: &[u8], listen: &str, device: Device) -> EngineConfig {
         peers: peers.iter().map(|n| peer(*n)).collect(),
         policy: Policy::default(),
         own_prefixes: peer(n).prefixes,
+        mtu: 1400,
         aes_is_fast: aes_is_fast(),
         checksum_offload: false,
     };

@@ -85,6 +85,7 @@ impl Machine {
             }],
             policy: Policy::default(),
             own_prefixes: overlay_prefixes(number),
+            mtu: 1400,
             aes_is_fast: offload,
             checksum_offload: offload,
         };
@@ -113,7 +114,7 @@ impl Machine {
         let mut sink = |_: &VirtioNetHeader, parts: &[&[u8]]| *delivered += parts.len() as u64;
         let mut gather = Gather::new(Merge::TcpAndUdp);
         for datagram in received.chunks_mut(stride) {
-            if let Some(inbound) = self.node.handle_datagram(now, path, datagram) {
+            if let Some(Inbound::Packet(inbound)) = self.node.handle_datagram(now, path, datagram) {
                 gather.push(inbound.packet, inbound.csum_partial, &mut sink);
             }
         }

@@ -14,6 +14,7 @@ pub(crate) fn start_of(config: &Config, identity: Identity) -> EngineConfig {
         peers: peers(config),
         policy: policy(config),
         own_prefixes: config.tun.own_prefixes(),
+        mtu: config.tun.mtu,
         aes_is_fast: vine_tokio::aes_is_fast(),
         checksum_offload: false,
     };
@@ -37,6 +38,7 @@ fn peers(config: &Config) -> Vec<PeerConfig> {
         relay_capable: peer.relay_capable,
         // All endpoints are given as `bootstrap`, where names are looked up as well.
         endpoints: Vec::new(),
+        last_known: Vec::new(),
     });
     peers.collect()
 }

@@ -26,6 +26,7 @@ pub use set::{DueProbe, MAX_PATHS, PathSet, PathSlot};
 use core::fmt;
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use crate::identity::PeerId;
 use crate::overlay::PeerIndex;
 
 /// Which of the runtime's sockets a datagram came by or goes to. The runtime numbers its sockets as it likes.
@@ -132,6 +133,16 @@ impl<R: Copy + PartialEq> Via<R> {
             (Via::Direct(addresses), Via::Direct(arrival)) => addresses.admits(arrival),
             (Via::Relay(relay), Via::Relay(arrival)) => relay == arrival,
             _ => false,
+        }
+    }
+}
+
+/// A relay is named by its fingerprint: reports that know its name put that in its place.
+impl fmt::Display for Via<PeerId> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Via::Direct(addresses) => addresses.fmt(f),
+            Via::Relay(relay) => write!(f, "via {}", relay.fingerprint()),
         }
     }
 }

@@ -311,7 +311,7 @@ impl World {
         let path = FourTuple { socket: SocketId(0), local, remote: from };
         let now = self.now;
         let host = self.host(side);
-        let Some(inbound) = host.node.handle_datagram(now, path, &mut bytes) else { return };
+        let Some(Inbound::Packet(inbound)) = host.node.handle_datagram(now, path, &mut bytes) else { return };
         let (open, packet) = (inbound.csum_partial, inbound.packet.to_vec());
         self.accept(side, packet, open);
     }
@@ -581,6 +581,7 @@ fn start(side: Side, setup: &Setup, seed: [u8; 32], now: Instant, crypto: &Glass
         peers: vec![other(side, setup), absent(side)],
         policy: Policy::default(),
         own_prefixes: prefixes(side, Owner::Own),
+        mtu: 1400,
         aes_is_fast: setup.aes_is_fast[side as usize],
         checksum_offload: setup.checksum_offload[side as usize],
     };

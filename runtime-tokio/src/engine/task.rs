@@ -9,9 +9,9 @@ use std::task::{Context, Poll};
 
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::Sleep;
-use vine_core::overlay::{Batch, Gather, TunPacket, VirtioNetHeader, finish_checksum};
+use vine_core::overlay::{Batch, Gather, Refused, TunPacket, VirtioNetHeader, finish_checksum};
 use vine_core::path::{FourTuple, SocketId};
-use vine_core::{Command, Event, Instant, Node, Output, TunOutcome};
+use vine_core::{Command, Event, Inbound, Instant, Node, Output, TunOutcome};
 
 use super::clock::Clock;
 use crate::counters::{Count, RuntimeCounters};
@@ -93,6 +93,8 @@ pub(crate) struct Task {
     /// host's own queue is where packets are to wait.
     blocked: Option<usize>,
     received: Received,
+    /// What is passed on for others.
+    forwarded: Batch<FourTuple>,
     scratch: Box<[u8]>,
     timer: Pin<Box<Sleep>>,
     /// What the timer is set to, on the node's clock.
@@ -129,6 +131,7 @@ impl Task {
             batch: Batch::with_capacity(BATCH_ROOM),
             blocked: None,
             received: Received::new(),
+            forwarded: Batch::with_capacity(BATCH_ROOM),
             scratch: vec![0; Node::SCRATCH_LEN].into_boxed_slice(),
             timer,
             armed,
@@ -254,6 +257,10 @@ impl Task {
                         self.parts.counters.add(Count::UdpBufferFull);
                     }
                 }
+                Some(Output::Tun { len }) => {
+                    let packet = self.scratch.get(..len).unwrap_or_default();
+                    write_tun(&mut self.parts.tun, &self.parts.counters, &VirtioNetHeader::default(), &[packet]);
+                }
                 // Without subscribers nobody wants to know.
                 Some(Output::Event(event)) => _ = self.parts.events.send(event),
             }
@@ -275,7 +282,14 @@ impl Task {
         for arrival in self.received.arrivals() {
             let path = FourTuple { socket: id, local: arrival.local, remote: arrival.remote };
             for datagram in arrival.bytes.chunks_mut(arrival.stride) {
-                let Some(inbound) = node.handle_datagram(now, path, datagram) else { continue };
+                let inbound = match node.handle_datagram(now, path, datagram) {
+                    Some(Inbound::Packet(inbound)) => inbound,
+                    Some(Inbound::Forward { to, datagram }) => {
+                        forward(&mut self.forwarded, sockets, counters, to, datagram);
+                        continue;
+                    }
+                    None => continue,
+                };
                 match &mut gather {
                     Some(gather) => gather.push(inbound.packet, inbound.csum_partial, &mut sink),
                     None => {
@@ -292,6 +306,7 @@ impl Task {
         if let Some(gather) = &mut gather {
             gather.finish(&mut sink);
         }
+        send_forwarded(&mut self.forwarded, sockets, counters);
         left
     }
 
@@ -368,6 +383,37 @@ fn flush(batch: &mut Batch<FourTuple>, blocked: &mut Option<usize>, sockets: &mu
     }
     batch.clear();
     true
+}
+
+/// Puts a datagram of others into the batch that passes them on, which is sent first where it goes elsewhere.
+fn forward(
+    batch: &mut Batch<FourTuple>,
+    sockets: &mut [Udp],
+    counters: &RuntimeCounters,
+    to: FourTuple,
+    datagram: &[u8],
+) {
+    for _ in 0..2 {
+        match batch.reserve(to, datagram.len()) {
+            Ok(mut room) => {
+                room.copy_from_slice(datagram);
+                return room.commit();
+            }
+            Err(Refused::FlushFirst) => send_forwarded(batch, sockets, counters),
+            Err(Refused::Length) => return,
+        }
+    }
+}
+
+/// Sends what is passed on. What the socket has no room for is dropped, as on any full link: who sent it is not held up.
+fn send_forwarded(batch: &mut Batch<FourTuple>, sockets: &mut [Udp], counters: &RuntimeCounters) {
+    if let Some(path) = batch.destination()
+        && let Some(socket) = sockets.get_mut(usize::from(path.socket.0))
+        && socket.send(path.remote, path.local, batch.bytes(), batch.stride(), 0) != Sent::Done
+    {
+        counters.add(Count::UdpBufferFull);
+    }
+    batch.clear();
 }
 
 /// Writes a packet to the TUN. What the TUN does not take is dropped, as on any full or broken link.

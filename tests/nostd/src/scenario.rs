@@ -84,6 +84,7 @@ fn machines() -> Option<[Machine; 2]> {
             peers: vec![peer],
             policy: Policy::default(),
             own_prefixes: vec![prefix(n)?],
+            mtu: 1400,
             aes_is_fast: n == 0,
             checksum_offload: false,
         };
@@ -134,7 +135,7 @@ fn drive(
         while let Some(mut flight) = flights.pop_front_if(|flight| flight.arrives <= *now) {
             let machine = &mut machines[flight.to];
             let path = FourTuple { socket: SOCKET, local: None, remote: flight.from };
-            if let Some(inbound) = machine.node.handle_datagram(*now, path, &mut flight.bytes) {
+            if let Some(Inbound::Packet(inbound)) = machine.node.handle_datagram(*now, path, &mut flight.bytes) {
                 machine.received.push(inbound.packet.into());
             }
         }

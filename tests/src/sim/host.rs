@@ -239,6 +239,7 @@ impl Host {
             peers: self.peer_configs(ids, relays),
             policy: self.spec.policy,
             own_prefixes: overlay_prefixes(index),
+            mtu: 1400,
             aes_is_fast: self.spec.aes,
             checksum_offload: self.spec.offload,
         };

@@ -237,7 +237,7 @@ impl World {
         let mut gather = Gather::new(if host.is_multiple_of(2) { Merge::Tcp } else { Merge::TcpAndUdp });
         for (path, bytes) in &mut datagrams {
             self.trace.note("datagram", host, now, bytes);
-            if let Some(inbound) = node.handle_datagram(now, *path, bytes) {
+            if let Some(Inbound::Packet(inbound)) = node.handle_datagram(now, *path, bytes) {
                 gather.push(inbound.packet, inbound.csum_partial, &mut sink);
             }
         }

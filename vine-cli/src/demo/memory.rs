@@ -174,8 +174,8 @@ impl Mesh {
             flows(node, BETA, started).await?;
             let took = started.elapsed();
             let (connection, _) = node.meets(&mesh.beta).await?;
-            if connection.path.remote != after {
-                return Err(broken(format_args!("{} still talks to {}", from.name, connection.path.remote)));
+            if connection.path.direct().is_none_or(|path| path.remote != after) {
+                return Err(broken(format_args!("{} still talks to {}", from.name, connection.path)));
             }
             narrator.says(
                 from.name,

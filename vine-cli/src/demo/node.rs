@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use vine_core::node::PeerState;
-use vine_core::path::FourTuple;
+use vine_core::path::Via;
 use vine_core::session::Cipher;
 use vine_core::{Counters, Identity, NetworkId, NodeConfig, PeerConfig, PeerId, Policy};
 use vine_tokio::{Device, Engine, EngineConfig, EngineHandle, ListenAddr, memory_tun};
@@ -44,7 +44,7 @@ pub(super) struct Node {
 /// How a peer is connected.
 #[derive(Debug, Clone)]
 pub(super) struct Connection {
-    pub(super) path: FourTuple,
+    pub(super) path: Via<PeerId>,
     pub(super) rtt: Duration,
     pub(super) cipher: Cipher,
 }
@@ -172,6 +172,7 @@ fn node_config(machine: Machine, friends: &[Friend]) -> Outcome<NodeConfig> {
             prefixes: prefixes(friend.machine).map_err(broken)?,
             relay_capable: false,
             endpoints: friend.at.into_iter().collect(),
+            last_known: Vec::new(),
         });
     }
     Ok(NodeConfig {
@@ -181,6 +182,7 @@ fn node_config(machine: Machine, friends: &[Friend]) -> Outcome<NodeConfig> {
         peers,
         policy: Policy::default(),
         own_prefixes: prefixes(machine).map_err(broken)?,
+        mtu: 1400,
         aes_is_fast: vine_tokio::aes_is_fast(),
         checksum_offload: false,
     })
