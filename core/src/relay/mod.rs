@@ -202,11 +202,13 @@ mod tests {
                 }
                 world.maintain();
             }
-            // From now on one end wants a relay path, and messages arrive.
+            // From now on one end wants a relay path, messages arrive and no backoff holds it up: then it is there soon, and not
+            // only when something expires.
             world.ends[last].wanted = true;
-            let end = world.now + Duration::from_secs(45);
+            let end = world.now + Duration::from_secs(3);
             let mut works_since = None;
             while world.now < end {
+                world.ends[last].legs.on_hint(world.now);
                 world.maintain();
                 while !world.mail.is_empty() {
                     let told = world.mail.remove(0);

@@ -61,7 +61,8 @@ impl RelayRefusal {
 pub struct Opened {
     /// The answer to who asked: by this it addresses this node.
     pub answer: RelayAddress,
-    /// What the other end is to be told, by which it addresses this node. `None` where it has asked too: it knows.
+    /// What the other end is to be told, by which it addresses this node. `None` where it has asked too: it knows, unless who
+    /// asked now doubts it and asks again.
     pub inform: Option<RelayAddress>,
 }
 
@@ -179,9 +180,10 @@ impl RelayTable {
             unreachable!("by_pair names channels that exist");
         };
         channel.last_used = now;
-        channel.ends[side].downlink = Some(address);
+        // Who says again what is known finds that nothing comes back: the other end may have given its leg up meanwhile.
+        let is_doubt = channel.ends[side].downlink.replace(address) == Some(address);
         let other = &channel.ends[1 - side];
-        let inform = other.downlink.is_none().then_some(other.uplink);
+        let inform = (is_doubt || other.downlink.is_none()).then_some(other.uplink);
         Ok(Opened { answer: channel.ends[side].uplink, inform })
     }
 
@@ -428,7 +430,9 @@ mod tests {
 
         let answered = world.open(B, A, 8).unwrap();
         assert_eq!(answered, Opened { answer: to_b, inform: None });
-        assert_eq!(world.open(A, B, 7).unwrap().inform, None);
+        assert_eq!(world.open(A, B, 9).unwrap().inform, None);
+        assert_eq!(world.open(A, B, 9).unwrap().inform, Some(to_b), "asking again is doubt");
+        world.open(A, B, 7).unwrap();
         let forward = world.route(opened.answer).unwrap();
         assert_eq!(forward.address, Some(address(8)));
         assert!(world.table.count(world.now, &forward, 100));
