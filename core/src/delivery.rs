@@ -186,9 +186,10 @@ impl Delivery {
     /// When it wants to be looked at, where there is a path to send by.
     pub(crate) fn next_deadline(&self, paths: &PathSet) -> Instant {
         let unknown = crate::path::RttEstimator::default();
-        let sent = (0u8..).map(PathSlot).zip(&self.sent).map(|(slot, recovery)| {
-            recovery.next_deadline(paths.get(slot).map_or(&unknown, |path| &path.rtt))
-        });
+        let sent = (0u8..)
+            .map(PathSlot)
+            .zip(&self.sent)
+            .map(|(slot, recovery)| recovery.next_deadline(paths.get(slot).map_or(&unknown, |path| &path.rtt)));
         let received = self.received.iter().map(Received::next_deadline);
         let blocked = self.blocked_until.into_iter();
         sent.chain(received).chain(blocked).min().unwrap_or(Instant::FAR_FUTURE)

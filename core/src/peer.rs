@@ -1,22 +1,22 @@
 //! Everything a node holds about one allowed peer.
 
-use alloc::collections::VecDeque;
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
 use crate::config::PeerConfig;
-use crate::path::{PathClass, PathSet, PathSlot, PathState, Via};
 use crate::delivery::Delivery;
 use crate::node::signal::Search;
 use crate::overlay::Reassembly;
+use crate::path::{PathClass, PathSet, PathSlot, PathState, Via};
 use crate::rate::Bucket;
 use crate::relay::RelayLegs;
-use crate::wire::{CheckResult, NatVerdict, Signal};
 use crate::session::handshake::{Initiation, PeerKeys};
 use crate::session::{BootId, Sessions};
 use crate::time::Instant;
+use crate::wire::{CheckResult, NatVerdict, Signal};
 
 /// A receipt follows the first packet that it covers by at most this long; so there are at most 20 a second.
 const RECEIPT_DELAY: Duration = Duration::from_millis(50);

@@ -24,6 +24,7 @@ use vine_core::session::noise::{Initiator, StaticKey};
 use vine_core::session::{Cookie, Tunnel};
 use vine_core::wire::{EnvelopeType, Header, Hello, MAX_DATAGRAM_LEN, Message, Messages, Payload, hello};
 use vine_core::{
+    Inbound,
     TunOutcome, Identity, Instant, NetworkId, Node, NodeConfig, Output, PeerConfig, PeerId, Policy, UnixTime,
 };
 
@@ -138,6 +139,7 @@ impl Encounter {
             name: "peer".into(),
             prefixes: vec![net.parse().expect("it is a prefix")],
             relay_capable: false,
+            last_known: vec![],
             endpoints: vec![],
         };
         let config = NodeConfig {

@@ -9,7 +9,9 @@ use std::time::Duration;
 use vine_core::overlay::{Batch, Gather, Merge, TunPacket, VirtioNetHeader};
 use vine_core::path::{Family, FourTuple, SocketId, SocketInfo};
 use vine_core::session::RustCrypto;
-use vine_core::{Identity, Instant, NetworkId, Node, NodeConfig, Output, PeerConfig, Policy, TunOutcome, UnixTime};
+use vine_core::{
+    Identity, Inbound, Instant, NetworkId, Node, NodeConfig, Output, PeerConfig, Policy, TunOutcome, UnixTime,
+};
 use vine_tests::sim::{Ledger, Offered, Traffic, overlay_prefixes};
 
 thread_local! {
@@ -81,6 +83,7 @@ impl Machine {
                 name: "other".into(),
                 prefixes: overlay_prefixes(other),
                 relay_capable: false,
+                last_known: vec![],
                 endpoints: vec![address(other)],
             }],
             policy: Policy::default(),

@@ -31,7 +31,9 @@ enum Obstacle {
     /// The packet goes into the next batch.
     Full,
     /// The path carries packets of so many bytes whole, and this is longer.
-    TooLong { room: usize },
+    TooLong {
+        room: usize,
+    },
 }
 
 impl Node {

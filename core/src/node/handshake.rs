@@ -88,8 +88,7 @@ impl Node {
         let (place, socket) = from.via.place();
         let has_cookie = || {
             let covered = [hello.cookie_mac_input];
-            *hello.cookie_mac != NO_COOKIE_MAC
-                && jar.accepts_mac(now, place, socket, &covered, hello.cookie_mac)
+            *hello.cookie_mac != NO_COOKIE_MAC && jar.accepts_mac(now, place, socket, &covered, hello.cookie_mac)
         };
         match shared.gate.admit(now, &place, has_cookie) {
             Admission::Process => Ok(()),

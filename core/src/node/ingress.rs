@@ -10,7 +10,7 @@ use crate::overlay::{IpPacket, RouteTable};
 use crate::path::{FourTuple, PathSlot, PathState, Proof, Via};
 use crate::peer::{Link, OperatorPing};
 use crate::session::{OpenError, Session};
-use crate::wire::{FragmentPart, EnvelopeType, Flags, Header, HeaderError, Lane, Message, Messages, Payload};
+use crate::wire::{EnvelopeType, Flags, FragmentPart, Header, HeaderError, Lane, Message, Messages, Payload};
 
 /// What a datagram was, where it was more than control.
 #[derive(Debug)]

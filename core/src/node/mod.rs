@@ -31,8 +31,8 @@ mod transmit;
 mod view;
 
 pub use egress::TunOutcome;
-pub use ingress::{Inbound, InboundPacket};
 use ingress::Origin;
+pub use ingress::{Inbound, InboundPacket};
 pub use view::{PeerState, PeerView, RouteView, SessionView};
 
 use alloc::boxed::Box;
@@ -48,9 +48,9 @@ use crate::event::{DownReason, Event};
 use crate::identity::{Identity, PeerId};
 use crate::membership;
 use crate::overlay::{PeerIndex, Prefix, RouteTable};
+use crate::path::mapping::Observations;
 use crate::path::{Family, FourTuple, PathSlot, SocketInfo, Via};
 use crate::peer::{Link, OperatorPing, Peer};
-use crate::path::mapping::Observations;
 use crate::relay::{RelayHandles, RelayLimits, RelayTable};
 use crate::rng::Rng;
 use crate::session::handshake::LocalKeys;

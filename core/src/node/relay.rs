@@ -98,13 +98,12 @@ impl Node {
         let shared = &mut self.shared;
         let opened = match refusal {
             Some(reason) => Err(reason),
-            None => shared
-                .channels
-                .open(shared.now, from, to, address, &mut shared.handles, &mut shared.rng)
-                .map_err(|refusal| match refusal {
+            None => shared.channels.open(shared.now, from, to, address, &mut shared.handles, &mut shared.rng).map_err(
+                |refusal| match refusal {
                     RelayRefusal::OneEnd => RelayCloseReason::UNKNOWN_PEER,
                     RelayRefusal::PeerQuota | RelayRefusal::TotalQuota => RelayCloseReason::QUOTA,
-                }),
+                },
+            ),
         };
         match opened {
             Ok(opened) => {
@@ -189,7 +188,8 @@ impl Node {
         if peer.legs.is_none() && !wanted {
             return;
         }
-        let options: alloc::vec::Vec<RelayOption> = self.relays.iter().filter_map(|relay| self.option(index, *relay)).collect();
+        let options: alloc::vec::Vec<RelayOption> =
+            self.relays.iter().filter_map(|relay| self.option(index, *relay)).collect();
         let Some((peer, shared)) = self.peer_mut(index) else { return };
         let in_use = peer.paths.preferred().and_then(|(_, path)| path.via.relay());
         let legs = peer.legs.get_or_insert_with(|| RelayLegs::new(index).into());

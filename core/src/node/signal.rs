@@ -127,7 +127,8 @@ impl Node {
             return;
         }
         let own = self.own_sockets();
-        let acceptable = |candidate: &Candidate| candidate::judge(candidate.address, |ip| self.is_overlay(ip), &own).is_ok();
+        let acceptable =
+            |candidate: &Candidate| candidate::judge(candidate.address, |ip| self.is_overlay(ip), &own).is_ok();
         let named: heapless::Vec<(CandidateKind, FourTuple), { Signal::MAX_ITEMS }> = signal
             .candidates()
             .filter(acceptable)

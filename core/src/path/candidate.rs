@@ -148,6 +148,7 @@ fn judge_v6(ip: Ipv6Addr, scope: u32) -> Result<(), Unacceptable> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::path::SocketId;
     use alloc::vec::Vec as List;
     use proptest::prelude::*;
 

@@ -4,8 +4,8 @@ use alloc::boxed::Box;
 use core::ops::Range;
 use core::time::Duration;
 
-use super::retry::Retry;
 use super::mtu::MtuSearch;
+use super::retry::Retry;
 use super::{Family, PathClass, RttEstimator, Via};
 use crate::time::Instant;
 use crate::wire::{HEADER_LEN, OVERHEAD};

@@ -45,7 +45,8 @@ mod tests {
     fn so_many_packets_and_bytes_a_round_trip() {
         let mut budget = MirrorBudget::default();
         let rtt = Some(Duration::from_millis(50));
-        let mut taken = |at: u64, length| (0..1_000).filter(|_| budget.take(Instant::from_millis(at), rtt, length)).count();
+        let mut taken =
+            |at: u64, length| (0..1_000).filter(|_| budget.take(Instant::from_millis(at), rtt, length)).count();
         assert_eq!(taken(1_000, 100), 64);
         assert_eq!(taken(1_049, 100), 0);
         assert_eq!(taken(1_050, 1_400), 46);

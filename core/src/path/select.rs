@@ -79,11 +79,8 @@ pub(super) fn reselect(set: &mut PathSet, now: Instant, token: impl FnOnce() -> 
             SwitchReason::PathLost
         }
     };
-    let switch = Switch {
-        from: set.preferred().map(|(_, held)| (held.via, held.class)),
-        to: (best.via, best.class),
-        why,
-    };
+    let switch =
+        Switch { from: set.preferred().map(|(_, held)| (held.via, held.class)), to: (best.via, best.class), why };
     set.prefer(now, slot, why == SwitchReason::PathLost, token);
     Some(switch)
 }

@@ -133,7 +133,8 @@ impl PathSet {
 
     /// The path that takes over when the preferred one fails: the best other one that works as far as is known.
     pub fn standby(&self) -> Option<(PathSlot, &Path)> {
-        let others = self.iter().filter(|(slot, path)| Some(*slot) != self.preferred && path.state == PathState::Usable);
+        let others =
+            self.iter().filter(|(slot, path)| Some(*slot) != self.preferred && path.state == PathState::Usable);
         others.min_by_key(|(slot, path)| (select::rank(path), *slot))
     }
 
@@ -572,7 +573,10 @@ mod tests {
         let mut set = PathSet::default();
         let slot = set.insert(start(), at(1), PathClass::Direct);
         set.prove(start(), slot, Proof::Pong(MS * 10));
-        assert_eq!(set.reselect(start(), || 0), Some(Switch { from: None, to: (at(1), PathClass::Direct), why: SwitchReason::First }));
+        assert_eq!(
+            set.reselect(start(), || 0),
+            Some(Switch { from: None, to: (at(1), PathClass::Direct), why: SwitchReason::First })
+        );
         (set, slot)
     }
 

@@ -429,8 +429,7 @@ mod tests {
     }
 
     fn pending_at(now: Instant, index: u32) -> Pending {
-        let path =
-            Via::Direct(FourTuple { socket: SocketId(0), local: None, remote: "192.0.2.1:1".parse().unwrap() });
+        let path = Via::Direct(FourTuple { socket: SocketId(0), local: None, remote: "192.0.2.1:1".parse().unwrap() });
         Pending { session: session_at(now, index, false), ack: Box::new([]), path }
     }
 

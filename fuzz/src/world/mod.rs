@@ -20,6 +20,7 @@ use vine_core::overlay::{Batch, Prefix, TunPacket, VirtioNetHeader, finish_check
 use vine_core::path::{Family, FourTuple, SocketId, SocketInfo};
 use vine_core::wire::{EnvelopeType, Header, Lane, MAX_DATAGRAM_LEN};
 use vine_core::{
+    Inbound,
     Command, TunOutcome, Event, Identity, Instant, NetworkId, NetworkKey, Node, NodeConfig, Output, PeerConfig, PeerId,
     Policy, UnixTime,
 };
@@ -219,6 +220,7 @@ impl World {
         let polled = output.is_some();
         match output {
             Some(Output::Transmit { path, len }) => self.transmit(side, path, &scratch[..len]),
+            Some(Output::Tun { .. }) => {}
             Some(Output::Event(event)) => self.note_event(side, event),
             None => {}
         }
@@ -550,6 +552,7 @@ fn other(side: Side, setup: &Setup) -> PeerConfig {
         name: format!("{:?}", side.other()),
         prefixes: prefixes(side, Owner::Other),
         relay_capable: false,
+        last_known: vec![],
         endpoints: knows.then(|| home(side.other())).into_iter().collect(),
     }
 }
@@ -560,6 +563,7 @@ fn absent(side: Side) -> PeerConfig {
         name: "absent".into(),
         prefixes: prefixes(side, Owner::Absent),
         relay_capable: false,
+        last_known: vec![],
         endpoints: vec![],
     }
 }

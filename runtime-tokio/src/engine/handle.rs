@@ -134,7 +134,8 @@ impl EngineHandle {
             loop {
                 match events.recv().await {
                     Ok(Event::PingReply { peer: from, token: echo, path, class, rtt })
-                        if from == peer && echo == token => {
+                        if from == peer && echo == token =>
+                    {
                         return Ok(Pong { path, class, rtt });
                     }
                     Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}

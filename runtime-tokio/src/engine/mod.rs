@@ -125,7 +125,11 @@ impl Engine {
         node.sockets = sockets
             .iter()
             .zip(0..)
-            .map(|(socket, n)| SocketInfo { id: SocketId(n), family: socket.family(), port: socket.local_addr().port() })
+            .map(|(socket, n)| SocketInfo {
+                id: SocketId(n),
+                family: socket.family(),
+                port: socket.local_addr().port(),
+            })
             .collect();
         node.checksum_offload = matches!(config.device, Device::Tun(_));
         endpoints.add_known(&mut node.peers);

@@ -12,7 +12,8 @@ use vine_core::overlay::{Batch, Prefix, TunPacket};
 use vine_core::path::{Family, FourTuple, SocketId, SocketInfo};
 use vine_core::session::RustCrypto;
 use vine_core::{
-    Command, Event, Identity, Instant, NetworkId, Node, NodeConfig, Output, PeerConfig, Policy, TunOutcome, UnixTime,
+    Command, Event, Identity, Inbound, Instant, NetworkId, Node, NodeConfig, Output, PeerConfig, Policy, TunOutcome,
+    UnixTime,
 };
 
 const SOCKET: SocketId = SocketId(0);
@@ -75,6 +76,7 @@ fn machines() -> Option<[Machine; 2]> {
             name: String::from("other"),
             prefixes: vec![prefix(other)?],
             relay_capable: false,
+            last_known: vec![],
             endpoints: if n == 0 { vec![address(other)] } else { Vec::new() },
         };
         let config = NodeConfig {
@@ -122,6 +124,7 @@ fn drive(
             while let Some(output) = machine.node.poll_output(&mut scratch) {
                 match output {
                     Output::Event(event) => machine.events.push(event),
+                    Output::Tun { len } => machine.received.push(scratch[..len].into()),
                     Output::Transmit { len, .. } => {
                         let bytes = scratch[..len].into();
                         flights.push_back(Flight { arrives: *now + DELAY, to: 1 - n, from: machine.address, bytes });

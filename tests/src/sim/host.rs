@@ -219,6 +219,7 @@ impl Host {
             prefixes: overlay_prefixes(*peer),
             relay_capable: relays.contains(peer),
             endpoints: self.endpoints.get(peer).cloned().unwrap_or_default(),
+            last_known: Vec::new(),
         };
         self.peers.iter().map(config).collect()
     }
@@ -229,9 +230,10 @@ impl Host {
         now: Instant,
         (index, ids, relays): (usize, &[PeerId], &BTreeSet<usize>),
         (seed, origin): ([u8; 32], Instant),
+        port: u16,
         crypto: Box<dyn CryptoBackend>,
     ) {
-        let sockets = [Family::V4, Family::V6].map(|family| SocketInfo { id: socket_of(family), family, port: super::PORT });
+        let sockets = [Family::V4, Family::V6].map(|family| SocketInfo { id: socket_of(family), family, port });
         let config = NodeConfig {
             network_id: NetworkId::new(&self.spec.network_id).expect("the simulator names networks well"),
             network_key: self.spec.network_key.map(NetworkKey::new),

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use vine_core::overlay::{Batch, Gather, Merge, TunPacket};
+use vine_core::overlay::{Batch, Gather, Merge, TunPacket, VirtioNetHeader};
 use vine_core::path::FourTuple;
 use vine_core::rng::Rng;
 use vine_core::wire::{EnvelopeType, Header};
-use vine_core::{Command, CommandError, Counters, Event, Instant, Node, Output, PeerId, TunOutcome};
+use vine_core::{Command, CommandError, Counters, Event, Inbound, Instant, Node, Output, PeerId, TunOutcome};
 
 use super::coverage::Coverage;
 use super::crypto::AuditedCrypto;
@@ -232,17 +232,22 @@ impl World {
         let now = machine.local(self.now);
         let Some(node) = machine.node.as_mut() else { return };
         let (ledger, at) = (&mut self.ledger, self.now);
-        let mut delivered = 0;
+        let (mut delivered, mut forwarded) = (0, Vec::new());
         let mut sink = |header: &_, parts: &[&[u8]]| delivered += ledger.receive(at, host, header, parts);
         let mut gather = Gather::new(if host.is_multiple_of(2) { Merge::Tcp } else { Merge::TcpAndUdp });
         for (path, bytes) in &mut datagrams {
             self.trace.note("datagram", host, now, bytes);
-            if let Some(Inbound::Packet(inbound)) = node.handle_datagram(now, *path, bytes) {
-                gather.push(inbound.packet, inbound.csum_partial, &mut sink);
+            match node.handle_datagram(now, *path, bytes) {
+                Some(Inbound::Packet(inbound)) => gather.push(inbound.packet, inbound.csum_partial, &mut sink),
+                Some(Inbound::Forward { to, datagram }) => forwarded.push((to, datagram.to_vec())),
+                None => {}
             }
         }
         gather.finish(&mut sink);
         machine.delivered += delivered;
+        for (to, datagram) in forwarded {
+            self.transmit(host, to, &datagram);
+        }
         self.settle(host);
     }
 
@@ -342,10 +347,21 @@ impl World {
             match node.poll_output(&mut scratch) {
                 None => break,
                 Some(Output::Transmit { path, len }) => self.transmit(host, path, &scratch[..len]),
+                Some(Output::Tun { len }) => self.give_host(host, &scratch[..len]),
                 Some(Output::Event(event)) => self.on_event(host, event),
             }
         }
         self.scratch = scratch;
+    }
+
+    /// A packet for the host: one that came in fragments, or a word about its own packets.
+    fn give_host(&mut self, host: usize, packet: &[u8]) {
+        // ICMP of either version: the users of hosts send none.
+        let is_told = matches!(packet, [0x45, ..] if packet.get(9) == Some(&1)) || packet.get(6) == Some(&58);
+        if !is_told {
+            let delivered = self.ledger.receive(self.now, host, &VirtioNetHeader::default(), &[packet]);
+            self.hosts[host].delivered += delivered;
+        }
     }
 
     fn transmit(&mut self, host: usize, path: FourTuple, bytes: &[u8]) {
@@ -450,7 +466,14 @@ impl World {
         // Clocks of different lives have nothing to do with each other.
         let origin = Instant::from_nanos(self.rng.below(1 << 40));
         let ids = std::mem::take(&mut self.ids);
-        self.hosts[host].start(self.now, (host, &ids, &self.relays), (seed, origin), Box::new(self.crypto.clone()));
+        let port = self.network.hosts[host].port;
+        self.hosts[host].start(
+            self.now,
+            (host, &ids, &self.relays),
+            (seed, origin),
+            port,
+            Box::new(self.crypto.clone()),
+        );
         self.ids = ids;
         self.trace.note("start", host, origin, &seed);
         self.settle(host);
