@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::time::timeout;
+use vine_core::path::SocketId;
 use vine_core::{Command, Event, Identity, NetworkId, NodeConfig, PeerConfig, Policy};
 use vine_tokio::{
     Bootstrap, Device, Endpoint, Engine, EngineConfig, EngineHandle, Exit, MemoryTunHost, PingError, Reload,
@@ -169,6 +170,54 @@ async fn a_ping_names_path_and_time() {
     assert!(pong.rtt < PATIENCE);
     let stranger = a.engine.ping(identity(9).peer_id(), PATIENCE).await;
     assert!(matches!(stranger, Err(PingError::Refused(_))), "{stranger:?}");
+}
+
+#[tokio::test]
+async fn what_bears_on_a_path_is_told() {
+    let (a, b) = pair("udp://127.0.0.1:0").await;
+    let (at, id) = (b.engine.local_addrs()[0], identity(2).peer_id());
+    a.engine.ping(id, PATIENCE).await.unwrap();
+    let told = a.engine.query(move |node, _| {
+        let why = node.why(&id).unwrap();
+        assert!(node.why(&identity(9).peer_id()).is_none() && why.session && !why.departed);
+        let preferred: Vec<_> = why.paths.iter().filter(|path| path.preferred).collect();
+        assert_eq!(preferred.len(), 1);
+        assert!(preferred[0].last_proof.is_some() && why.mtu.is_some());
+        assert_eq!(node.reached().collect::<Vec<_>>(), [(id, at)]);
+        assert_eq!(node.channels().count(), 0);
+        let net = node.netcheck();
+        assert_eq!(net.sockets.len(), 1);
+        preferred[0].via.direct().unwrap().remote
+    });
+    assert_eq!(told.await.unwrap(), at);
+}
+
+#[tokio::test]
+async fn a_hairpin_is_recognised_and_kept_from_the_node() {
+    let machine = start(1, 2, "udp://127.0.0.1:0", None).await;
+    let own = machine.engine.local_addrs()[0];
+    assert!(machine.engine.hairpin(SocketId(0), own, PATIENCE).await.unwrap());
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let elsewhere = silent.local_addr().unwrap();
+    assert!(!machine.engine.hairpin(SocketId(0), elsewhere, Duration::from_millis(50)).await.unwrap());
+    let drops = machine.engine.query(|node, _| node.counters().drops().map(|(_, n)| n).sum::<u64>()).await.unwrap();
+    assert_eq!(drops, 0);
+}
+
+#[tokio::test]
+async fn a_last_known_endpoint_finds_the_peer_again() {
+    let (a, b) = pair("udp://127.0.0.1:0").await;
+    let reached = a.engine.query(|node, _| node.reached().collect::<Vec<_>>()).await.unwrap();
+    assert_eq!(reached, [(identity(2).peer_id(), b.engine.local_addrs()[0])]);
+    a.engine.shutdown().await;
+
+    // A new life, and nobody configured says where the other is.
+    let (device, _host) = memory_tun(256);
+    let mut config = config(1, &[2], "udp://127.0.0.1:0", Device::Memory(device));
+    config.node.peers[0].last_known = reached.into_iter().map(|(_, address)| address).collect();
+    let (_device, host) = memory_tun(1);
+    let again = Machine { engine: Engine::start(config).await.unwrap(), host };
+    up(&again, 2).await;
 }
 
 #[tokio::test]

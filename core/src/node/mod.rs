@@ -16,10 +16,11 @@
 //! | `relay` | envelopes that leave or arrive through a third peer, and those of others that pass here |
 //! | `outbox` | what waits to be sent, as short descriptions |
 //! | `transmit` | turns a description into bytes when the caller polls |
-//! | `view` | what reports say |
+//! | `view`, `explain` | what reports say |
 
 mod deliver;
 mod egress;
+mod explain;
 mod handshake;
 mod ingress;
 mod maintain;
@@ -31,9 +32,10 @@ mod transmit;
 mod view;
 
 pub use egress::TunOutcome;
+pub use explain::{Explanation, NetView, PathView, RelayLegView, RelayView, RemoteSide, SeenView};
 use ingress::Origin;
 pub use ingress::{Inbound, InboundPacket};
-pub use view::{PeerState, PeerView, RouteView, SessionView};
+pub use view::{ChannelView, PeerState, PeerView, RouteView, SessionView};
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;

@@ -1,5 +1,6 @@
 //! What reports say: the truth about the running node, as plain values.
 
+use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
@@ -8,6 +9,7 @@ use crate::identity::PeerId;
 use crate::overlay::Prefix;
 use crate::path::{PathClass, PathState, Via};
 use crate::peer::{Peer, RECENT};
+use crate::relay::Traffic;
 use crate::session::Cipher;
 use crate::time::Instant;
 
@@ -74,6 +76,8 @@ pub struct SessionView<'a> {
     pub suspect: bool,
     /// The path's smoothed round-trip time.
     pub rtt: Option<Duration>,
+    /// Bytes of the longest packet of the host that may go to the peer now, once a path is proven.
+    pub mtu: Option<usize>,
     /// When the keys were agreed on.
     pub established: Instant,
     /// The cipher.
@@ -84,6 +88,23 @@ pub struct SessionView<'a> {
     pub tx_bytes: u64,
     /// Bytes of authentic datagrams received from the peer, over all its sessions.
     pub rx_bytes: u64,
+}
+
+/// A channel: what this node passes on between two others, for reports.
+#[derive(Clone, Debug)]
+pub struct ChannelView<'a> {
+    /// The two ends.
+    pub ends: [PeerId; 2],
+    /// Their names.
+    pub names: [&'a str; 2],
+    /// What each of the two sent.
+    pub sent: [Traffic; 2],
+    /// Whether both have said how they want to be addressed: only then does anything pass.
+    pub complete: bool,
+    /// Since when it is there.
+    pub opened: Instant,
+    /// When it was last asked for or carried something.
+    pub last_used: Instant,
 }
 
 /// A route, for reports.
@@ -135,12 +156,43 @@ impl Node {
                 path: preferred.and_then(|path| self.peers.name(path.via)),
                 suspect: preferred.is_some_and(|path| path.state == PathState::Suspect),
                 rtt: preferred.and_then(|path| path.rtt.smoothed()),
+                mtu: peer.paths.host_mtu(),
                 established: session.created,
                 cipher: session.cipher,
                 confirmed: session.is_confirmed(),
                 tx_bytes: peer.tx_bytes,
                 rx_bytes: peer.rx_bytes,
             })
+        })
+    }
+
+    /// What this node passes on for others, ordered by pair.
+    pub fn channels(&self) -> impl Iterator<Item = ChannelView<'_>> {
+        self.shared.channels.iter().filter_map(|channel| {
+            let [a, b] = channel.ends.map(|end| self.peer(end));
+            let (a, b) = (&a?.config, &b?.config);
+            Some(ChannelView {
+                ends: [a.id, b.id],
+                names: [&a.name, &b.name],
+                sent: channel.sent,
+                complete: channel.complete,
+                opened: channel.opened,
+                last_used: channel.last_used,
+            })
+        })
+    }
+
+    /// Where peers are reached: the addresses of their paths that work and need no relay, those that carry data first.
+    pub fn reached(&self) -> impl Iterator<Item = (PeerId, SocketAddr)> {
+        self.peers.iter().flat_map(|(_, peer)| {
+            let preferred = peer.paths.preferred_slot();
+            let works = |slot, state| matches!(state, PathState::Usable) || preferred == Some(slot);
+            let direct =
+                peer.paths.iter().filter(move |(slot, path)| path.last_proof.is_some() && works(*slot, path.state));
+            let mut reached: Vec<_> =
+                direct.filter_map(|(slot, path)| Some((preferred != Some(slot), path.via.direct()?.remote))).collect();
+            reached.sort();
+            reached.into_iter().map(|(_, remote)| (peer.config.id, remote))
         })
     }
 
@@ -164,7 +216,7 @@ impl Node {
     }
 }
 
-fn state(peer: &Peer, now: Instant) -> PeerState {
+pub(super) fn state(peer: &Peer, now: Instant) -> PeerState {
     let path = peer.paths.preferred().map(|(_, path)| path);
     match (peer.sessions.current.as_ref().filter(|session| session.is_confirmed()), path) {
         (Some(_), Some(path)) if path.state == PathState::Usable => {

@@ -80,6 +80,18 @@ pub enum LegState {
     Refused,
 }
 
+impl LegState {
+    /// The name used in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            LegState::Asked => "asked",
+            LegState::Open => "open",
+            LegState::Proven => "proven",
+            LegState::Refused => "refused",
+        }
+    }
+}
+
 /// A leg as reports show it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LegView {

@@ -58,6 +58,16 @@ impl CandidateKind {
             _ => None,
         }
     }
+
+    /// The name used in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            CandidateKind::Interface => "interface",
+            CandidateKind::Reflexive => "reflexive",
+            CandidateKind::Configured => "configured",
+            CandidateKind::LastKnown => "last_known",
+        }
+    }
 }
 
 /// An address that the peer can perhaps be reached at. Nothing is known of the address but its form.
@@ -93,6 +103,16 @@ impl CheckOutcome {
             _ => None,
         }
     }
+
+    /// The name used in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            CheckOutcome::Waiting => "waiting",
+            CheckOutcome::Answered => "answered",
+            CheckOutcome::Silent => "silent",
+            CheckOutcome::Refused => "refused",
+        }
+    }
 }
 
 /// What the sender of a Signal found when it tried an address of the receiver.
@@ -126,6 +146,16 @@ impl NatVerdict {
             2 => NatVerdict::EndpointIndependent,
             3 => NatVerdict::AddressDependent,
             _ => NatVerdict::Unknown,
+        }
+    }
+
+    /// The name used in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            NatVerdict::Unknown => "unknown",
+            NatVerdict::None => "none",
+            NatVerdict::EndpointIndependent => "endpoint_independent",
+            NatVerdict::AddressDependent => "address_dependent",
         }
     }
 }

@@ -1,30 +1,32 @@
-//! The node's time: nanoseconds since the engine started.
+//! The node's time: nanoseconds since the engine started, those that the machine slept included.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use vine_core::{Instant, UnixTime};
 
-/// A monotonic clock with an origin of its own.
+use crate::host::sleep::boot_time;
+
+/// A monotonic clock with an origin of its own. It counts sleep: after an hour of it keys are an hour older, and a NAT has
+/// forgotten what it knew.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
-    origin: std::time::Instant,
+    origin: Duration,
 }
 
 impl Clock {
     pub(crate) fn start() -> Clock {
-        Clock { origin: std::time::Instant::now() }
+        Clock { origin: boot_time() }
     }
 
     pub(crate) fn now(&self) -> Instant {
-        Instant::ORIGIN + self.origin.elapsed()
+        Instant::ORIGIN + boot_time().saturating_sub(self.origin)
     }
 
-    /// When a tokio timer has to fire for `deadline`, and an hour from now at the latest: tokio cannot hold "never".
+    /// When a tokio timer has to fire for `deadline`, and an hour from now at the latest: tokio cannot hold "never". Its
+    /// timers stand still while the machine sleeps; whoever set one is to set it anew after that.
     pub(crate) fn timer(&self, deadline: Instant) -> tokio::time::Instant {
         const LATEST: Duration = Duration::from_secs(3600);
-        let now = std::time::Instant::now();
-        let wait = deadline.since(Instant::ORIGIN + now.duration_since(self.origin)).min(LATEST);
-        (now + wait).into()
+        tokio::time::Instant::now() + deadline.since(self.now()).min(LATEST)
     }
 }
 

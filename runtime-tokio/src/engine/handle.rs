@@ -8,12 +8,12 @@ use std::time::Duration;
 use tokio::sync::{Mutex, broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use vine_core::overlay::Prefix;
-use vine_core::path::{PathClass, Via};
+use vine_core::path::{PathClass, SocketId, Via};
 use vine_core::{Command, CommandError, Event, Instant, Node, PeerConfig, PeerId, Policy};
 
 use super::clock::Clock;
 use super::resolve::Endpoints;
-use super::task::{Exit, Request};
+use super::task::{Exit, HAIRPIN_LEN, Hairpin, Request};
 use super::{Bootstrap, wanted_routes};
 use crate::counters::RuntimeCounters;
 use crate::host::network::{Interface, NetworkError};
@@ -144,6 +144,19 @@ impl EngineHandle {
             }
         };
         tokio::time::timeout(timeout, answer).await.unwrap_or(Err(PingError::TimedOut(timeout)))
+    }
+
+    /// Sends a datagram by `socket` to `to`, where others see that socket, and says whether the NAT brought it back within
+    /// `patience` (hairpinning, RFC 4787 section 6).
+    pub async fn hairpin(&self, socket: SocketId, to: SocketAddr, patience: Duration) -> Result<bool, Stopped> {
+        let mut token = [0; HAIRPIN_LEN];
+        if getrandom::fill(&mut token).is_err() {
+            return Ok(false);
+        }
+        let (back, is_back) = oneshot::channel();
+        let request = Request::Hairpin(Hairpin { socket, to, token, back });
+        self.shared.requests.send(request).await.map_err(|_| Stopped)?;
+        Ok(matches!(tokio::time::timeout(patience, is_back).await, Ok(Ok(()))))
     }
 
     /// Replaces the peers, the policy and the endpoints, and changes the host's routes accordingly. Sessions of peers that

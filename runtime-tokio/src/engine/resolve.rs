@@ -15,6 +15,7 @@ use super::task::Request;
 use super::{Bootstrap, clock};
 use crate::address::Endpoint;
 use crate::counters::{Count, RuntimeCounters};
+use crate::host::sleep::{SleepWatch, TimeChange};
 use crate::host::watch::Watch;
 
 /// Names are resolved again this often while their peers are away.
@@ -167,15 +168,43 @@ pub(super) async fn watch(own_interface: Option<u32>) -> Option<Watch> {
     watch.inspect_err(|error| tracing::warn!(%error, "changes of the host's addresses will not be noticed")).ok()
 }
 
-/// Tells the node whenever the host's addresses change, until the engine has ended.
+/// Tells the node whenever the host's addresses change or the machine wakes, until the engine has ended.
 pub(super) async fn keep_watching(mut watch: Watch, endpoints: Arc<Endpoints>, requests: mpsc::WeakSender<Request>) {
-    while let Some(local) = watch.changed().await {
+    let sleeps = SleepWatch::open();
+    let mut sleeps =
+        sleeps.inspect_err(|error| tracing::warn!(%error, "sleep of the machine will not be noticed")).ok();
+    loop {
+        let local = tokio::select! {
+            local = watch.changed() => local,
+            change = time_change(&mut sleeps) => {
+                if !tell(&requests, Command::SetUnixTime(clock::unix_time())).await {
+                    return;
+                }
+                let TimeChange::Slept(time) = change else { continue };
+                tracing::info!(seconds = time.as_secs(), "the machine slept");
+                // The network may be another one; what changed meanwhile follows as a change of its own.
+                watch.read_again().await
+            }
+        };
+        let Some(local) = local else { break };
         if !tell(&requests, Command::NetworkChanged { local }).await {
             return;
         }
         endpoints.resolve_now();
     }
     tracing::warn!("changes of the host's addresses are no longer noticed");
+}
+
+/// The next jump of the host's time; never, where that cannot be noticed.
+async fn time_change(sleeps: &mut Option<SleepWatch>) -> TimeChange {
+    if let Some(watch) = sleeps {
+        match watch.changed().await {
+            Ok(change) => return change,
+            Err(error) => tracing::warn!(%error, "sleep of the machine is no longer noticed"),
+        }
+    }
+    *sleeps = None;
+    std::future::pending().await
 }
 
 /// The peers that are not connected; `None` when the engine has ended.

@@ -3,11 +3,12 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::Sleep;
 use vine_core::overlay::{Batch, Gather, Refused, TunPacket, VirtioNetHeader, finish_checksum};
 use vine_core::path::{FourTuple, SocketId};
@@ -41,9 +42,26 @@ type Query = Box<dyn FnOnce(&mut Node, Instant) + Send>;
 pub(crate) enum Request {
     /// Run this on the node.
     Query(Query),
+    /// Send a datagram and see whether the host's own NAT brings it back.
+    Hairpin(Hairpin),
     /// Say goodbye to every peer and end.
     Shutdown,
 }
+
+/// A datagram that this host sends to itself by the address at which others see it (RFC 4787, section 6).
+pub(crate) struct Hairpin {
+    /// By which socket.
+    pub(crate) socket: SocketId,
+    /// Where others see that socket.
+    pub(crate) to: SocketAddr,
+    /// Random bytes by which it is recognised. They are no envelope: a peer that gets them in error drops them.
+    pub(crate) token: [u8; HAIRPIN_LEN],
+    /// To be told when it is back.
+    pub(crate) back: oneshot::Sender<()>,
+}
+
+/// Bytes of a hairpin datagram: too many to be guessed.
+pub(crate) const HAIRPIN_LEN: usize = 32;
 
 /// Why an engine ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -95,6 +113,8 @@ pub(crate) struct Task {
     received: Received,
     /// What is passed on for others.
     forwarded: Batch<FourTuple>,
+    /// A hairpin datagram that is on its way.
+    hairpin: Option<Hairpin>,
     scratch: Box<[u8]>,
     timer: Pin<Box<Sleep>>,
     /// What the timer is set to, on the node's clock.
@@ -132,6 +152,7 @@ impl Task {
             blocked: None,
             received: Received::new(),
             forwarded: Batch::with_capacity(BATCH_ROOM),
+            hairpin: None,
             scratch: vec![0; Node::SCRATCH_LEN].into_boxed_slice(),
             timer,
             armed,
@@ -164,11 +185,13 @@ impl Task {
     /// Sets the timer to the node's deadline. Returns whether that has come already.
     fn arm(&mut self) -> bool {
         let (deadline, _) = self.parts.node.poll_timeout();
-        if deadline <= self.parts.clock.now() {
+        let now = self.parts.clock.now();
+        if deadline <= now {
             return true;
         }
         // A deadline moves away with every packet. The timer then fires once for nothing, which costs less than to move it.
-        if deadline < self.armed || self.timer.is_elapsed() {
+        // One that should have fired and has not stood still while the machine slept.
+        if deadline < self.armed || self.timer.is_elapsed() || self.armed <= now {
             self.armed = deadline;
             let at = self.parts.clock.timer(deadline);
             self.timer.as_mut().reset(at);
@@ -223,6 +246,7 @@ impl Task {
         for left in (0..REQUESTS).rev() {
             match request {
                 Request::Query(query) => query(&mut self.parts.node, self.parts.clock.now()),
+                Request::Hairpin(hairpin) => self.send_hairpin(hairpin),
                 Request::Shutdown => {
                     self.say_goodbye();
                     return Err(Exit::Shutdown);
@@ -235,6 +259,15 @@ impl Task {
             request = next;
         }
         Ok(())
+    }
+
+    /// Sends a hairpin datagram; an earlier one is given up for it.
+    fn send_hairpin(&mut self, hairpin: Hairpin) {
+        if let Some(socket) = self.parts.sockets.get_mut(usize::from(hairpin.socket.0))
+            && socket.send(hairpin.to, None, &hairpin.token, HAIRPIN_LEN, 0) == Sent::Done
+        {
+            self.hairpin = Some(hairpin);
+        }
     }
 
     /// Sends what is sealed already, then a goodbye to every peer.
@@ -282,6 +315,11 @@ impl Task {
         for arrival in self.received.arrivals() {
             let path = FourTuple { socket: id, local: arrival.local, remote: arrival.remote };
             for datagram in arrival.bytes.chunks_mut(arrival.stride) {
+                if let Some(hairpin) = self.hairpin.take_if(|hairpin| *datagram == hairpin.token) {
+                    // Whoever asked may have given up waiting.
+                    let _ = hairpin.back.send(());
+                    continue;
+                }
                 let inbound = match node.handle_datagram(now, path, datagram) {
                     Some(Inbound::Packet(inbound)) => inbound,
                     Some(Inbound::Forward { to, datagram }) => {

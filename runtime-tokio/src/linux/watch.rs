@@ -70,6 +70,11 @@ impl Watch {
             }
         }
         // Messages may have been lost when the socket's buffer ran over; a fresh reading is the truth.
+        self.read_again().await
+    }
+
+    /// The addresses at this moment. Whoever gives up waiting for [`Watch::changed`] asks here, and misses nothing.
+    pub(crate) async fn read_again(&mut self) -> Option<Vec<IpAddr>> {
         self.state = State::read(&self.handle, self.own).await.ok()?;
         Some(self.addresses())
     }
