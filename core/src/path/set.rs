@@ -667,10 +667,13 @@ mod tests {
         set.on_receipt(start() + MS * 10, slot, 6);
         assert_eq!(set.unproven_since(), Some(start()), "a receipt for what was never sent");
         set.on_receipt(start() + MS * 20, slot, 4);
-        assert_eq!(set.unproven_since(), Some(start() + MS * 20));
+        assert_eq!(set.unproven_since(), Some(start()), "what is open was sent then");
+        set.on_data_sent(start() + MS * 22, slot, 7, || 1);
         set.on_receipt(start() + MS * 25, slot, 3);
-        assert_eq!(set.unproven_since(), Some(start() + MS * 20), "an older receipt that comes later");
-        set.on_receipt(start() + MS * 30, slot, 5);
+        assert_eq!(set.unproven_since(), Some(start()), "an older receipt that comes later");
+        set.on_receipt(start() + MS * 30, slot, 6);
+        assert_eq!(set.unproven_since(), Some(start() + MS * 22));
+        set.on_receipt(start() + MS * 40, slot, 7);
         assert_eq!(set.unproven_since(), None);
     }
 
@@ -719,7 +722,7 @@ mod tests {
     fn a_full_set_displaces_candidates_before_proven_paths() {
         let (mut set, slot) = proven();
         for port in 2..100 {
-            set.note_arrival(start() + MS * u32::from(port), &at(port), PathClass::Direct, 100, || 1);
+            set.note_arrival(start() + MS * 500 * u32::from(port), &at(port), PathClass::Direct, 100, || 1);
         }
         assert_eq!(set.iter().count(), MAX_PATHS);
         assert_eq!(set.preferred_slot(), Some(slot));
