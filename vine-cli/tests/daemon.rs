@@ -234,7 +234,8 @@ fn reload_names_what_needs_a_restart() {
     let mut text = std::fs::read_to_string(node.config()).unwrap();
     text = text
         .replace("name = \"b\"", "name = \"beta\"")
-        .replace("[tun]", "[policy]\nallow_relay = false\n[tun]\nmtu = 1300");
+        .replace("allow_relay = true", "allow_relay = false")
+        .replace("[tun]", "[tun]\nmtu = 1300");
     std::fs::write(node.config(), text).unwrap();
     let reloaded = reload();
     assert_eq!(reloaded["changed"], serde_json::json!(["beta"]), "{reloaded}");
