@@ -335,7 +335,14 @@ impl PathSet {
             let slot = PathSlot(index as u8);
             let (is_preferred, is_active) = (self.preferred == Some(slot), self.is_active(now));
             let Some(path) = self.slots[index].as_mut() else { continue };
-            match path.step_probe(now) {
+            let was_usable = path.state == PathState::Usable;
+            let step = path.step_probe(now);
+            if is_preferred && was_usable && path.state == PathState::Suspect {
+                // Which other one answers now decides what takes its place.
+                self.probe_all(now, &mut token);
+            }
+            let Some(path) = self.slots[index].as_mut() else { continue };
+            match step {
                 ProbeStep::Send(token) => return Some(DueProbe { slot, token }),
                 ProbeStep::Failed if is_preferred => path.suspect(now),
                 ProbeStep::Failed if path.state == PathState::Lost => {}
@@ -667,9 +674,9 @@ mod tests {
         set.on_receipt(start() + MS * 10, slot, 6);
         assert_eq!(set.unproven_since(), Some(start()), "a receipt for what was never sent");
         set.on_receipt(start() + MS * 20, slot, 4);
-        assert_eq!(set.unproven_since(), Some(start() + MS * 20));
+        assert_eq!(set.unproven_since(), Some(start()), "what it leaves open is as old as before");
         set.on_receipt(start() + MS * 25, slot, 3);
-        assert_eq!(set.unproven_since(), Some(start() + MS * 20), "an older receipt that comes later");
+        assert_eq!(set.unproven_since(), Some(start()), "an older receipt that comes later");
         set.on_receipt(start() + MS * 30, slot, 5);
         assert_eq!(set.unproven_since(), None);
     }
@@ -719,7 +726,7 @@ mod tests {
     fn a_full_set_displaces_candidates_before_proven_paths() {
         let (mut set, slot) = proven();
         for port in 2..100 {
-            set.note_arrival(start() + MS * u32::from(port), &at(port), PathClass::Direct, 100, || 1);
+            set.note_arrival(start() + MS * 500 * u32::from(port), &at(port), PathClass::Direct, 100, || 1);
         }
         assert_eq!(set.iter().count(), MAX_PATHS);
         assert_eq!(set.preferred_slot(), Some(slot));
@@ -796,6 +803,25 @@ mod tests {
     }
 
     #[test]
+    fn probes_without_answer_ask_the_others_again() {
+        let (mut set, slot) = proven();
+        let (new, _) = set.note_arrival(start(), &at(2), PathClass::Direct, 1_000, || 7);
+        while set.poll_probe(start(), || 0).is_some() {}
+        assert!(set.on_pong(start() + MS * 10, new, 7, Duration::ZERO).is_some());
+        let mut now = start();
+        while set.get(slot).is_some_and(|path| path.state == PathState::Usable) {
+            now += MS;
+            while set.poll_probe(now, || 9).is_some() {}
+        }
+        assert!(now <= start() + MS * 500, "{now:?}");
+        assert!(
+            set.on_pong(now + MS * 10, new, 9, Duration::ZERO).is_some(),
+            "it was asked when the other did not answer"
+        );
+        assert_eq!(set.reselect(now + MS * 250, || 0), switch(1, 2, SwitchReason::PathLost));
+    }
+
+    #[test]
     fn a_pair_that_is_not_in_use_seeks_nothing() {
         let (mut set, _, lost) = on_relay();
         let mut now = lost;
@@ -803,6 +829,7 @@ mod tests {
             now = now.max(set.next_deadline());
             assert!(now < lost + Duration::from_secs(60));
             while set.poll_probe(now, || 0).is_some() {}
+            while set.poll_mtu(now, || 0).is_some() {}
             set.warm_standby(now, || 7);
             set.check_liveness(now, || 7);
         }
