@@ -249,6 +249,7 @@ impl PathSet {
         }
         if let Some(path) = self.get_mut(preferred).filter(|path| path.state == PathState::Usable) {
             path.suspect(now);
+            self.unpin(preferred);
         }
         true
     }
@@ -340,6 +341,7 @@ impl PathSet {
             if is_preferred && was_usable && path.state == PathState::Suspect {
                 // Which other one answers now decides what takes its place.
                 self.probe_all(now, &mut token);
+                self.unpin(slot);
             }
             let Some(path) = self.slots[index].as_mut() else { continue };
             match step {
@@ -471,6 +473,21 @@ impl PathSet {
         }
         if newly {
             self.probe_all(now, token);
+            if let Some(preferred) = self.preferred {
+                self.unpin(preferred);
+            }
+        }
+    }
+
+    /// Leaves the source address of a path in doubt to the kernel: the one that it was pinned to may be gone without anybody
+    /// having told. What arrives pins it again. Of several paths to one address each keeps its own.
+    fn unpin(&mut self, slot: PathSlot) {
+        let Some(path) = self.get(slot).filter(|path| path.state == PathState::Suspect) else { return };
+        let Some(opened) = path.via.direct().map(|addresses| FourTuple { local: None, ..addresses }) else { return };
+        if self.iter().filter(|(_, path)| path.via.admits(&Via::Direct(opened))).count() == 1
+            && let Some(path) = self.get_mut(slot)
+        {
+            path.via = Via::Direct(opened);
         }
     }
 
@@ -482,6 +499,17 @@ impl PathSet {
     /// Since when the preferred path is suspect.
     pub fn suspect_since(&self) -> Option<Instant> {
         self.preferred().and_then(|(_, path)| path.suspect_since)
+    }
+
+    /// The relays by which paths lead that became suspect at `now`.
+    pub fn newly_silent_relays(&self, now: Instant) -> impl Iterator<Item = PeerIndex> {
+        self.iter().filter(move |(_, path)| path.suspect_since == Some(now)).filter_map(|(_, path)| path.via.relay())
+    }
+
+    /// Whether something has gone both ways by a relay since `since`.
+    pub fn is_relay_proven(&self, relay: PeerIndex, since: Instant) -> bool {
+        let path = self.find(&Via::Relay(relay)).and_then(|slot| self.get(slot));
+        path.is_some_and(|path| path.state == PathState::Usable && path.last_proof >= Some(since))
     }
 
     /// Whether the preferred path left all probes of a burst unanswered, and nothing else is being tried.
