@@ -37,6 +37,20 @@ impl Topic {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct FalseAck;
 
+/// The packets of one path of the peer.
+#[derive(Debug, Default)]
+struct Incoming {
+    received: Received,
+    /// Their acknowledgement is in the outbox. Where it does not get out of there, the next packet asks for another.
+    acking: bool,
+}
+
+impl Incoming {
+    fn next_deadline(&self) -> Instant {
+        if self.acking { Instant::FAR_FUTURE } else { self.received.next_deadline() }
+    }
+}
+
 /// See the [module documentation](self).
 #[derive(Debug, Default)]
 pub(crate) struct Delivery {
@@ -44,7 +58,7 @@ pub(crate) struct Delivery {
     /// By this node's path slot; at most [`MAX_PATHS`].
     sent: Vec<Recovery<Token>>,
     /// By the peer's number of its path; at most [`MAX_PATHS`].
-    received: Vec<Received>,
+    received: Vec<Incoming>,
     /// The pacer lets nothing out before.
     blocked_until: Option<Instant>,
     /// A description of a packet is in the outbox.
@@ -66,8 +80,8 @@ impl Delivery {
     }
 
     /// Whether a packet should be put into the outbox; says so once for each.
-    pub(crate) fn wants_packet(&mut self, now: Instant) -> bool {
-        let due = !self.flushing && self.queue.has_queued() && self.blocked_until.is_none_or(|until| until <= now);
+    pub(crate) fn wants_packet(&mut self) -> bool {
+        let due = !self.flushing && self.queue.has_queued() && self.blocked_until.is_none();
         self.flushing |= due;
         due
     }
@@ -105,7 +119,9 @@ impl Delivery {
 
     /// Notes a packet of the peer. Returns whether what it carries is to be handled: it did not arrive before.
     pub(crate) fn on_packet(&mut self, now: Instant, path: u8, number: u64) -> bool {
-        at(&mut self.received, path).is_some_and(|received| received.on_packet(now, number))
+        let Some(incoming) = at(&mut self.received, path) else { return false };
+        incoming.acking = false;
+        incoming.received.on_packet(now, number)
     }
 
     /// Takes in an acknowledgement. Returns whether it shows that a path works.
@@ -124,15 +140,20 @@ impl Delivery {
         Ok(outcome.rtt.is_some())
     }
 
-    /// The numbers of the peer's paths whose packets are to be acknowledged now.
-    pub(crate) fn due_acks(&self, now: Instant) -> impl Iterator<Item = u8> + '_ {
-        let due = move |(_, received): &(u8, &Received)| received.next_deadline() <= now;
-        (0u8..).zip(&self.received).filter(due).map(|(path, _)| path)
+    /// The numbers of the peer's paths whose packets are to be acknowledged now. Says so once for each.
+    pub(crate) fn due_acks(&mut self, now: Instant) -> heapless::Vec<u8, MAX_PATHS> {
+        let due = (0u8..).zip(&mut self.received).filter(|(_, incoming)| incoming.next_deadline() <= now);
+        due.map(|(path, incoming)| {
+            incoming.acking = true;
+            path
+        })
+        .collect()
     }
 
     /// What has arrived by a path of the peer, for an acknowledgement that leaves now.
     pub(crate) fn take_ack(&mut self, now: Instant, path: u8) -> Option<crate::wire::AckBody> {
-        let received = self.received.get_mut(usize::from(path))?;
+        let Incoming { received, acking } = self.received.get_mut(usize::from(path))?;
+        *acking = false;
         let (delay, ranges) = received.pending_ack(now)?;
         let delay_us = u64::try_from(delay.as_micros()).unwrap_or(u64::MAX);
         let body = crate::wire::AckBody::new(path, delay_us, ranges);
@@ -142,6 +163,7 @@ impl Delivery {
 
     /// Does what is due: lost messages wait anew. Returns the paths on which a probe is to be sent at once.
     pub(crate) fn on_timeout(&mut self, now: Instant, paths: &PathSet) -> heapless::Vec<PathSlot, MAX_PATHS> {
+        self.blocked_until.take_if(|until| *until <= now);
         let mut probes = heapless::Vec::new();
         let unknown = crate::path::RttEstimator::default();
         for (slot, recovery) in (0u8..).map(PathSlot).zip(&mut self.sent) {
@@ -190,7 +212,7 @@ impl Delivery {
             .map(PathSlot)
             .zip(&self.sent)
             .map(|(slot, recovery)| recovery.next_deadline(paths.get(slot).map_or(&unknown, |path| &path.rtt)));
-        let received = self.received.iter().map(Received::next_deadline);
+        let received = self.received.iter().map(Incoming::next_deadline);
         let blocked = self.blocked_until.into_iter();
         sent.chain(received).chain(blocked).min().unwrap_or(Instant::FAR_FUTURE)
     }

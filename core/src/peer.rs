@@ -379,9 +379,10 @@ impl Peer {
         }
     }
 
-    /// How long data may stay without receipt before the session is in doubt: longer than a slow path takes.
+    /// How long data may stay without receipt before the session is in doubt: longer than it takes both sides, one after the
+    /// other, to find another path where this one is slow.
     fn doubt_after(&self) -> Duration {
-        HELLO_AFTER.max(self.paths.patience())
+        HELLO_AFTER.max(self.paths.patience() * 3)
     }
 
     /// Whether data has waited so long for a receipt, or probes went so long unanswered, that the session itself is in doubt.

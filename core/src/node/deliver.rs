@@ -21,8 +21,7 @@ impl Node {
     pub(super) fn flush_delivery(&mut self, index: PeerIndex) {
         let Some((peer, shared)) = self.peer_mut(index) else { return };
         let ready = peer.sessions.current.is_some() && peer.paths.preferred_slot().is_some();
-        let now = shared.now;
-        if ready && peer.delivery.as_mut().is_some_and(|delivery| delivery.wants_packet(now)) {
+        if ready && peer.delivery.as_mut().is_some_and(|delivery| delivery.wants_packet()) {
             shared.send(Outgoing::Reliable { peer: index, probe: None });
         }
     }
@@ -35,7 +34,7 @@ impl Node {
         for slot in delivery.on_timeout(now, &peer.paths) {
             shared.send(Outgoing::Reliable { peer: index, probe: Some(slot) });
         }
-        let due: heapless::Vec<u8, { crate::path::MAX_PATHS }> = delivery.due_acks(now).collect();
+        let due = delivery.due_acks(now);
         if let Some(slot) = peer.control_path() {
             for path in due {
                 shared.send(Outgoing::Control { peer: index, slot, message: Control::Ack { path } });

@@ -4,6 +4,8 @@ use alloc::boxed::Box;
 use core::ops::Range;
 use core::time::Duration;
 
+use heapless::Deque;
+
 use super::mtu::MtuSearch;
 use super::retry::Retry;
 use super::{Family, PathClass, RttEstimator, Via};
@@ -33,6 +35,15 @@ const PATIENCE_LIMIT: Range<Duration> = Duration::from_secs(1)..Duration::from_s
 
 /// Margin above the RTT: a receiver may hold a receipt for this long.
 const RECEIPT_DELAY: Duration = Duration::from_millis(50);
+
+/// The least that round trips are taken to vary: what a receiver reports every 50 ms may just have missed the last report.
+const GRANULARITY: Duration = Duration::from_millis(10);
+
+/// The age of what was sent is known to this.
+const MARK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Ages that are remembered: older ones than a path is patient for are of no use.
+const MARKS: usize = 16;
 
 /// How long a suspect path has at least, and at most, to answer a probe before another takes its place. What is sent
 /// meanwhile is mirrored.
@@ -115,9 +126,10 @@ pub struct Path {
     pub rtt: RttEstimator,
     /// The last evidence that what this node sends on it arrives.
     pub last_proof: Option<Instant>,
-    /// Since when data sent on it is without receipt: when the first of it was sent, or when the last receipt that covered a
-    /// part of it came.
+    /// Since when data sent on it is without receipt: when the first of it was sent, to [`MARK_INTERVAL`].
     pub unproven: Option<Instant>,
+    /// Counters and when they were used, so that a receipt tells the age of what it does not cover.
+    marks: Deque<(u64, Instant), MARKS>,
     /// The highest counter used on its lane under the current session, if any was.
     pub last_counter: Option<u64>,
     /// The first counter that was used on it: earlier ones of its lane were of a former path in this slot.
@@ -154,6 +166,7 @@ impl Path {
             rtt: RttEstimator::default(),
             last_proof: None,
             unproven: None,
+            marks: Deque::new(),
             last_counter: None,
             first_counter: None,
             receipted: None,
@@ -197,7 +210,8 @@ impl Path {
         let (smoothed, minimum) = (self.rtt.smoothed().unwrap_or(Duration::from_millis(100)), self.rtt.minimum());
         // One sample of a host that slept says nothing of the path: it may not buy a dead path more than this.
         let longest = (minimum * 2).clamp(PATIENCE_LIMIT.start, PATIENCE_LIMIT.end);
-        (smoothed + self.rtt.variation() * 4 + RECEIPT_DELAY).min(longest).max(SUSPECT_FLOOR)
+        let variation = (self.rtt.variation() * 4).max(smoothed / 8).max(GRANULARITY);
+        (smoothed + variation + RECEIPT_DELAY).min(longest).max(SUSPECT_FLOOR)
     }
 
     /// Until when a suspect path may still answer before another takes its place.
@@ -331,8 +345,16 @@ impl Path {
             return;
         }
         self.prove(now, Proof::Receipt);
+        let mut oldest = None;
+        while let Some((counter, at)) = self.marks.front().copied() {
+            oldest = Some(at);
+            if counter > largest {
+                break;
+            }
+            self.marks.pop_front();
+        }
         if largest < last {
-            self.unproven = Some(now);
+            self.unproven = Some(oldest.unwrap_or(now));
         }
     }
 
@@ -341,6 +363,12 @@ impl Path {
         self.last_counter = Some(counter);
         self.first_counter.get_or_insert(counter);
         self.last_data = Some(now);
+        if self.marks.back().is_none_or(|(_, last)| now.since(*last) >= MARK_INTERVAL) {
+            if self.marks.is_full() {
+                self.marks.pop_front();
+            }
+            let _ = self.marks.push_back((counter, now)); // Room was just made for it.
+        }
         let measure = self.next_rtt <= now;
         if measure {
             self.next_rtt = now + RTT_INTERVAL;
@@ -366,6 +394,7 @@ impl Path {
         self.first_counter = None;
         self.receipted = None;
         self.mirrored = 0..0;
+        self.marks.clear();
     }
 
     /// The next deadline of the path.

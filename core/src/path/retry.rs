@@ -15,9 +15,6 @@ const MAX_INTERVAL: Duration = Duration::from_secs(30);
 /// Once it has answered, the next probe follows this closely.
 const CONFIRM_INTERVAL: Duration = Duration::from_millis(100);
 
-/// An answer counts together with others that are at most this far apart, and a round trip.
-const ANSWER_GAP: Duration = Duration::from_millis(800);
-
 /// Probes whose time of sending is remembered.
 const REMEMBERED: usize = 8;
 
@@ -30,8 +27,9 @@ pub(super) struct Retry {
     token: u64,
     sent: u64,
     sent_at: [Instant; REMEMBERED],
+    /// Answers in a row, and the number of the last.
     answers: u8,
-    last_answer: Instant,
+    last_answer: Option<u64>,
 }
 
 impl Retry {
@@ -44,7 +42,7 @@ impl Retry {
             sent: 0,
             sent_at: [now; REMEMBERED],
             answers: 0,
-            last_answer: now,
+            last_answer: None,
         }
     }
 
@@ -77,9 +75,6 @@ impl Retry {
         self.sent_at[self.sent as usize % REMEMBERED] = now;
         self.sent += 1;
         self.next = now + if self.answers > 0 { CONFIRM_INTERVAL } else { self.interval };
-        if now.since(self.last_answer) > ANSWER_GAP {
-            self.answers = 0;
-        }
         Some(token)
     }
 
@@ -91,11 +86,13 @@ impl Retry {
             return None;
         }
         let elapsed = now.since(self.sent_at[number as usize % REMEMBERED]);
-        if now.since(self.last_answer) > ANSWER_GAP + elapsed {
-            self.answers = 0;
+        // A Pong may come by two paths.
+        if self.last_answer.is_some_and(|last| number <= last) {
+            return Some((elapsed, self.answers));
         }
-        self.answers = self.answers.saturating_add(1);
-        self.last_answer = now;
+        let follows = self.last_answer.is_some_and(|last| last + 1 == number);
+        self.answers = if follows { self.answers.saturating_add(1) } else { 1 };
+        self.last_answer = Some(number);
         self.next = self.next.min(now + CONFIRM_INTERVAL);
         Some((elapsed, self.answers))
     }
@@ -140,7 +137,7 @@ mod tests {
         }
         let late = retry.next();
         let token = retry.poll(late, true).unwrap();
-        assert_eq!(retry.on_pong(late, token).unwrap().1, 1, "the others were long ago");
+        assert_eq!(retry.on_pong(late, token).unwrap().1, 1, "those between stayed without answer");
         assert_eq!(retry.on_pong(late, second), None, "too long ago to know when it was sent");
     }
 }

@@ -10,6 +10,7 @@ use super::mtu::MtuProbe;
 use super::select::{self, Switch};
 use super::{FourTuple, Path, PathClass, PathState, Proof, RttEstimator, Via};
 use crate::overlay::PeerIndex;
+use crate::rate::{Bucket, Rate};
 use crate::time::Instant;
 
 /// At most this many paths a peer; a new one displaces the least useful one that is not preferred.
@@ -24,6 +25,9 @@ const ACTIVE: Duration = Duration::from_secs(30);
 
 /// The peer's data may put the preferred path in doubt again after this long.
 const DOUBT_INTERVAL: Duration = Duration::from_millis(200);
+
+/// New addresses of a peer that are taken up while one of its paths works.
+const NEW_ADDRESSES: Rate = Rate { units: 2, per: Duration::from_secs(1), burst: 16 };
 
 /// The longest packet of a host that has not said otherwise.
 const DEFAULT_PACKET_LEN: usize = 1400;
@@ -55,6 +59,8 @@ pub struct PathSet {
     data_from: Option<PathSlot>,
     last_doubt: Option<Instant>,
     mirror: MirrorBudget,
+    /// Addresses that datagrams came from, and that were not known.
+    arrivals: Bucket,
     /// Bytes of the longest packet that the host sends.
     packet_len: usize,
 }
@@ -69,6 +75,7 @@ impl Default for PathSet {
             data_from: None,
             last_doubt: None,
             mirror: MirrorBudget::default(),
+            arrivals: Bucket::default(),
             packet_len: DEFAULT_PACKET_LEN,
         }
     }
@@ -203,6 +210,12 @@ impl PathSet {
                 }
             }
             return (slot, false);
+        }
+        // Some NATs give every answer another address: those are not all followed.
+        if let Some(preferred) = self.preferred
+            && !self.arrivals.take(now, &NEW_ADDRESSES, 1)
+        {
+            return (preferred, false);
         }
         let slot = self.insert(now, *arrival, class);
         if let Some(path) = self.get_mut(slot) {
@@ -524,8 +537,8 @@ impl PathSet {
 
     /// Forgets every path: the peer restarted or left, what was proven with its former self is void.
     pub fn reset(&mut self) {
-        let (active_until, warm_at, packet_len) = (self.active_until, self.warm_at, self.packet_len);
-        *self = PathSet { active_until, warm_at, packet_len, ..PathSet::default() };
+        let PathSet { active_until, warm_at, packet_len, arrivals, .. } = *self;
+        *self = PathSet { active_until, warm_at, packet_len, arrivals, ..PathSet::default() };
     }
 
     /// Chooses the preferred path anew; `select.rs` says how.
@@ -640,7 +653,7 @@ mod tests {
         let token = probes.iter().find(|probe| probe.slot == other).unwrap().token;
         assert_eq!(set.on_pong(late + MS * 20, other, token, Duration::ZERO), Some(MS * 20));
         assert_eq!(set.reselect(late + MS * 20, || 0), None, "this one may still answer");
-        assert_eq!(set.next_deadline(), late + MS * 30);
+        assert_eq!(set.switch_at(), Some(late + MS * 30));
         assert_eq!(set.reselect(late + MS * 30, || 0), switch(1, 2, SwitchReason::PathLost));
     }
 

@@ -476,6 +476,7 @@ impl World {
         );
         self.ids = ids;
         self.trace.note("start", host, origin, &seed);
+        self.tell_addresses(host);
         self.settle(host);
     }
 
