@@ -458,6 +458,10 @@ impl Peer {
             (self.keepalive_at(), "keepalive"),
             (self.delivery.as_ref().map_or(Instant::FAR_FUTURE, |d| d.next_deadline(&self.paths)), "delivery"),
             (self.legs.as_ref().map_or(Instant::FAR_FUTURE, |legs| legs.next_deadline()), "relay"),
+            (
+                self.reassembly.as_ref().and_then(|held| held.next_deadline()).unwrap_or(Instant::FAR_FUTURE),
+                "fragments",
+            ),
             (self.search.as_ref().map_or(Instant::FAR_FUTURE, |search| search.next_deadline()), "search"),
         ];
         deadlines.into_iter().min().expect("the list is not empty")

@@ -180,11 +180,13 @@ struct Shared {
 }
 
 impl Shared {
-    /// Queues a datagram, or counts that there was no room.
-    fn send(&mut self, send: Outgoing) {
-        if !self.outbox.push(send) {
+    /// Queues a datagram, or counts that there was no room. Returns whether there was.
+    fn send(&mut self, send: Outgoing) -> bool {
+        let queued = self.outbox.push(send);
+        if !queued {
             self.counters.drop(DropReason::ControlOverflow);
         }
+        queued
     }
 
     /// Queues what waits for a peer's session, as far as it is not queued already.
@@ -320,10 +322,21 @@ impl Node {
     /// Does what is due at `now`. Early and late calls are harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.advance(now);
+        if self.shared.shut_down {
+            return;
+        }
+        let mut last = None;
+        let mut rounds = 0;
         while let Some((deadline, index)) = self.timers.peek()
             && deadline <= self.shared.now
         {
+            rounds = if last.replace(index) == Some(index) { rounds + 1 } else { 0 };
             self.maintain(index);
+            if rounds >= MAX_ROUNDS {
+                // A deadline that nothing serves is a bug; it may not take the node with it.
+                debug_assert!(false, "a peer wants {:?} for ever", self.peer(index).map(|peer| peer.next_deadline()));
+                self.timers.set(index, self.shared.now + Duration::from_millis(10));
+            }
         }
         if self.shared.channels.next_deadline() <= self.shared.now {
             self.expire_channels();
@@ -395,16 +408,14 @@ impl Node {
 
     /// Removes a peer without a word to it.
     fn remove_peer(&mut self, index: PeerIndex) {
-        self.close_legs(index);
-        self.close_channels(index, RelayCloseReason::UNKNOWN_PEER);
         for other in self.peers.indices() {
-            if let Some((other, shared)) = self.peer_mut(other) {
-                other.paths.remove_relay(shared.now, index);
-                if let Some(delivery) = other.delivery.as_mut() {
-                    delivery.forget(index);
-                }
+            if let Some(delivery) = self.peer_mut(other).and_then(|(other, _)| other.delivery.as_mut()) {
+                delivery.forget(index);
             }
         }
+        self.close_legs(index);
+        self.close_channels(index, RelayCloseReason::UNKNOWN_PEER);
+        self.leave_relay(index);
         self.shared.observations.forget(index);
         let Some(mut peer) = self.peers.remove(index) else { return };
         peer.sessions.close_all(&mut self.shared.indices);
@@ -558,6 +569,9 @@ impl Node {
 
 /// Wherever a slot is needed and none is proven: the first. A path set always has it once a path was inserted.
 const FIRST_SLOT: PathSlot = PathSlot(0);
+
+/// Times that one peer's deadline may come at one moment: what one thing makes due, another may serve.
+const MAX_ROUNDS: u32 = 16;
 
 /// Reports of strangers that tried to connect are at least this far apart.
 const STRANGER_INTERVAL: Duration = Duration::from_secs(1);

@@ -5,7 +5,9 @@ use crate::counters::DropReason;
 use crate::delivery::Topic;
 use crate::path::{FourTuple, MAX_PATHS, PathClass, Via};
 use crate::peer::Peer;
-use crate::relay::{LegAction, LegState, LegView, MAX_LEGS, Receiver, RelayAddress, RelayLegs, RelayOption, RelayRefusal};
+use crate::relay::{
+    LegAction, LegState, LegView, MAX_LEGS, Receiver, RelayAddress, RelayLegs, RelayOption, RelayRefusal,
+};
 use crate::wire::{EnvelopeType, HEADER_LEN, Header, Message, RelayClose, RelayCloseReason, RelayOpen, RelayRole};
 
 /// How an envelope to a peer leaves this node.
@@ -268,6 +270,28 @@ impl Node {
         }
         for index in self.peers.indices() {
             self.close_legs(index);
+            self.update_paths(index);
+            self.reschedule(index);
+        }
+    }
+
+    /// A peer that may have been a relay is gone: what led through it leads nowhere.
+    pub(super) fn leave_relay(&mut self, relay: PeerIndex) {
+        let now = self.shared.now;
+        for index in self.peers.indices() {
+            let Some((peer, shared)) = self.peer_mut(index) else { continue };
+            let has_leg = peer.legs.as_ref().is_some_and(|legs| legs.iter().any(|leg| leg.relay == relay));
+            if !has_leg && peer.paths.find(&Via::Relay(relay)).is_none() {
+                continue;
+            }
+            if let Some(legs) = peer.legs.as_mut() {
+                legs.forget(relay, &mut shared.handles);
+            }
+            peer.paths.forget_relay(relay);
+            peer.paths.probe_all(now, || shared.rng.u64());
+            if peer.paths.preferred_slot().is_none() && peer.has_session() {
+                peer.greet_now(now);
+            }
             self.update_paths(index);
             self.reschedule(index);
         }

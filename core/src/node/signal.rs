@@ -15,6 +15,9 @@ use crate::wire::{Candidate, CandidateKind, Message, Signal, SignalBody, SignalR
 /// A Signal that has no session of its own to go by is given to so many common peers.
 const CARRIERS: usize = 3;
 
+/// Signals do not bring Hellos closer together than this.
+const HELLO_GAP: core::time::Duration = core::time::Duration::from_millis(250);
+
 /// Signals that this node carries for one peer.
 const CARRY_RATE: Rate = Rate { units: 4, per: core::time::Duration::from_secs(1), burst: 64 };
 
@@ -137,6 +140,13 @@ impl Node {
         let refused = signal.candidates().count() - named.len();
         let Some((peer, shared)) = self.peer_mut(index) else { return };
         let now = shared.now;
+        // Where the two talk, each tells its addresses itself; what others say in its name is not needed, and may be a lie.
+        let talks = peer.sessions.current.as_ref().is_some_and(|session| session.is_confirmed())
+            && peer.paths.preferred().is_some_and(|(_, path)| path.state == PathState::Usable);
+        if talks && carrier.is_some() {
+            shared.counters.signals_refused += 1;
+            return;
+        }
         shared.counters.signals_received += 1;
         shared.counters.candidates_refused += refused as u64;
         let search = peer.search.get_or_insert_default();
@@ -158,7 +168,10 @@ impl Node {
         search.checks.start(now, is_covered, || shared.rng.u64());
         peer.departed = false;
         peer.paths.hasten(now);
-        if !peer.has_session() {
+        // Not more often than Hellos follow each other anyway, whoever asks for them.
+        let lately =
+            peer.greeting.as_ref().and_then(|greeting| greeting.last).is_some_and(|last| now < last + HELLO_GAP);
+        if !peer.has_session() && !lately {
             peer.greet_now(now);
         }
         self.maintain_search(index);

@@ -159,9 +159,16 @@ impl Node {
         let (peer, shared) = self.peer_mut(index)?;
         let now = shared.now;
         peer.flushing = peer.flushing.saturating_sub(1);
-        let (slot, via) = peer.paths.preferred().map(|(slot, path)| (slot, path.via))?;
+        let (slot, via, room) = peer.paths.preferred().map(|(slot, path)| (slot, path.via, path.room()))?;
+        let carriage = self.carriage(Some(index), via)?;
+        let (peer, shared) = self.peer_mut(index)?;
         let session = peer.sessions.sender(now)?;
         let packet = peer.queue.pop()?;
+        if packet.len() > room {
+            self.send_fragments(index, &packet, carriage, room);
+            return None; // They wait behind this.
+        }
+        shared.counters.relay_usage += u64::from(carriage.header.is_some());
         let len = packet.len() + OVERHEAD;
         let datagram = scratch.get_mut(..len)?;
         datagram.get_mut(HEADER_LEN..len - TAG_LEN)?.copy_from_slice(&packet);

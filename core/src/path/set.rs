@@ -305,6 +305,13 @@ impl PathSet {
         }
     }
 
+    /// Forgets the path by a relay that is no more, whatever it carries.
+    pub fn forget_relay(&mut self, relay: PeerIndex) {
+        let Some(slot) = self.find(&Via::Relay(relay)) else { return };
+        self.slots[usize::from(slot.0)] = None;
+        self.preferred.take_if(|preferred| *preferred == slot);
+    }
+
     /// The slot to displace: candidates before proven paths, the oldest first, never the preferred one.
     fn least_useful(&self) -> usize {
         let preferred = self.preferred;
