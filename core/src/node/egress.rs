@@ -5,7 +5,7 @@ use alloc::vec;
 use super::relay::Carriage;
 use super::{Instant, Node, Outgoing, PeerIndex, Shared};
 use crate::counters::DropReason;
-use crate::overlay::{Batch, ChecksumMode, Refused, Segments, TunPacket, clamp_mss};
+use crate::overlay::{Batch, ChecksumMode, Refused, Segments, TunPacket, clamp_mss, is_tcp_syn};
 use crate::path::FourTuple;
 use crate::peer::Peer;
 use crate::session::KeyAge;
@@ -137,16 +137,6 @@ impl Node {
     }
 }
 
-/// Lets a TCP connection that begins know what the path carries, where the packet is the beginning of one.
-pub(super) fn clamp(packet: &mut [u8], room: usize, csum_partial: bool) {
-    if packet.len() <= MAX_SYN_LEN {
-        clamp_mss(packet, room, csum_partial);
-    }
-}
-
-/// A SYN has no payload: the longest headers of IPv6 without extensions and TCP (RFC 8200, RFC 9293).
-const MAX_SYN_LEN: usize = 40 + 60;
-
 /// What was sealed into a batch.
 struct Sealed {
     /// Where in the batch it begins.
@@ -193,6 +183,7 @@ fn seal(
     if segments.segment_len(0) > room {
         return Err(Obstacle::TooLong { room });
     }
+    let clamp = if is_tcp_syn(packet.ip()) { peer.paths.host_mtu() } else { None };
     let total = segments.total_len() + count * overhead;
     if !batch.fits(to, stride, total) {
         return Err(if batch.is_empty() { Obstacle::Drop(DropReason::TooLarge) } else { Obstacle::Full });
@@ -212,7 +203,9 @@ fn seal(
         wrapper.copy_from_slice(header.as_ref().map_or(&[], |header| header.as_slice()));
         let written = segments.write(i, &mut envelope[HEADER_LEN..]);
         debug_assert_eq!(written + overhead, length);
-        clamp(&mut envelope[HEADER_LEN..HEADER_LEN + written], room, csum_partial);
+        if let Some(mtu) = clamp {
+            clamp_mss(&mut envelope[HEADER_LEN..HEADER_LEN + written], mtu, csum_partial);
+        }
         permit.seal(csum_partial, envelope);
         datagram.commit();
     }

@@ -6,7 +6,7 @@ use core::time::Duration;
 use super::{Control, Instant, Node, Outgoing, PeerIndex, Shared};
 use crate::counters::DropReason;
 use crate::event::{DownReason, Event};
-use crate::overlay::{IpPacket, RouteTable};
+use crate::overlay::{IpPacket, RouteTable, clamp_mss, is_tcp_syn};
 use crate::path::{FourTuple, PathSlot, PathState, Proof, Via};
 use crate::peer::{Link, OperatorPing};
 use crate::session::{OpenError, Session};
@@ -146,7 +146,8 @@ impl Node {
             Payload::Ip(_) => {
                 changed |= opened.lane != Lane::CONTROL && peer.receipts.note(now, opened.lane.0);
                 changed |= peer.paths.note_data(now, slot, || shared.rng.u64());
-                accept_packet(&self.routes, shared, index, opened.payload, csum_partial)
+                let mtu = || peer.paths.host_mtu();
+                accept_packet(&self.routes, shared, index, mtu, opened.payload, csum_partial)
                     .map(|packet| Some(Inbound::Packet(InboundPacket { peer: index, packet, csum_partial })))
             }
             Payload::Messages => {
@@ -346,6 +347,7 @@ pub(super) fn accept_packet<'a>(
     routes: &RouteTable,
     shared: &mut Shared,
     peer: PeerIndex,
+    mtu: impl FnOnce() -> Option<usize>,
     packet: &'a mut [u8],
     csum_partial: bool,
 ) -> Result<&'a mut [u8], DropReason> {
@@ -355,6 +357,12 @@ pub(super) fn accept_packet<'a>(
     }
     if !routes.owns(peer, ip.source()) {
         return Err(DropReason::UnauthorizedSource);
+    }
+    // What the host answers is to fit this node's own paths, which may differ from the peer's.
+    if is_tcp_syn(&ip)
+        && let Some(mtu) = mtu()
+    {
+        clamp_mss(packet, mtu, csum_partial);
     }
     shared.counters.packets_received += 1;
     shared.counters.bytes_received += packet.len() as u64;

@@ -3,7 +3,7 @@
 use super::{Inbound, Node, Origin, PeerIndex, Shared};
 use crate::counters::DropReason;
 use crate::delivery::Topic;
-use crate::path::{FourTuple, PathClass, Via};
+use crate::path::{FourTuple, MAX_PATHS, PathClass, Via};
 use crate::peer::Peer;
 use crate::relay::{LegAction, MAX_LEGS, Receiver, RelayAddress, RelayLegs, RelayOption, RelayRefusal};
 use crate::wire::{EnvelopeType, HEADER_LEN, Header, Message, RelayClose, RelayCloseReason, RelayOpen, RelayRole};
@@ -205,6 +205,18 @@ impl Node {
                     }
                 }
             }
+        }
+        self.drop_relay_paths(index);
+    }
+
+    /// A path through a relay that this node has no leg of any more leads nowhere.
+    fn drop_relay_paths(&mut self, index: PeerIndex) {
+        let Some((peer, shared)) = self.peer_mut(index) else { return };
+        let has_leg = |relay: PeerIndex| peer.legs.as_ref().is_some_and(|legs| legs.remote(relay).is_some());
+        let relays = peer.paths.iter().filter_map(|(_, path)| path.via.relay());
+        let gone: heapless::Vec<PeerIndex, MAX_PATHS> = relays.filter(|relay| !has_leg(*relay)).collect();
+        for relay in gone {
+            peer.paths.remove_relay(shared.now, relay);
         }
     }
 

@@ -17,10 +17,12 @@ impl Node {
     /// else not at all, and then the host is told.
     pub(super) fn send_too_long(&mut self, index: PeerIndex, packet: &TunPacket<'_>, carriage: Carriage, room: usize) {
         let segments = Segments::new(packet, ChecksumMode::Full);
-        let is_settled = self.peer(index).is_none_or(|peer| peer.paths.is_mtu_settled());
+        let paths = self.peer(index).map(|peer| &peer.paths);
+        let is_settled = paths.is_none_or(|paths| paths.is_mtu_settled());
+        let host_mtu = paths.and_then(|paths| paths.host_mtu()).unwrap_or(room);
         if is_settled && segments.segment_len(0) > MIN_LINK_MTU {
             let mut answer = [0; MAX_TOO_BIG_LEN];
-            let mtu = room.max(MIN_LINK_MTU);
+            let mtu = host_mtu.max(MIN_LINK_MTU);
             if let Some(length) = write_too_big(packet.ip(), mtu, packet.ip().destination(), &mut answer) {
                 self.shared.counters.drop(DropReason::TooLarge);
                 self.give_host(answer.get(..length).unwrap_or_default());
@@ -80,7 +82,7 @@ impl Node {
 
     /// A packet of a peer that came in fragments and is whole now.
     pub(super) fn on_reassembled(&mut self, index: PeerIndex, packet: &mut [u8]) -> Result<(), DropReason> {
-        let packet = super::ingress::accept_packet(&self.routes, &mut self.shared, index, packet, false)?;
+        let packet = super::ingress::accept_packet(&self.routes, &mut self.shared, index, || None, packet, false)?;
         self.shared.send(Outgoing::Host { packet: (&*packet).into() });
         Ok(())
     }

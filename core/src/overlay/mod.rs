@@ -36,7 +36,7 @@ pub use batch::{Batch, Chunk, Refused, Reserved};
 pub use checksum::Sum;
 pub use fragment::{Fragments, Reassembly};
 pub use gather::{Gather, Merge};
-pub use mss::clamp_mss;
+pub use mss::{clamp_mss, is_tcp_syn};
 pub use packet::{Fragment, IpPacket, PacketError, TCP, TcpHeader, Transport, UDP, UdpHeader};
 pub use prefix::{Prefix, PrefixError};
 pub use routes::{PeerIndex, RouteConflict, RouteTable};

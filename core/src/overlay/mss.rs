@@ -14,6 +14,11 @@ const MSS: u8 = 2;
 /// Bytes of the last: kind, length, value.
 const MSS_LEN: u8 = 4;
 
+/// Whether a packet begins a TCP connection, or answers the beginning: whether [`clamp_mss`] may have something to do.
+pub fn is_tcp_syn(packet: &IpPacket<'_>) -> bool {
+    matches!(packet.transport(), Some(Transport::Tcp(tcp)) if tcp.flags & TcpHeader::SYN != 0)
+}
+
 /// Lowers the maximum segment size that a SYN announces to what fits into packets of `mtu` bytes. Returns whether it
 /// changed anything; it changes nothing but the value and the checksum.
 ///

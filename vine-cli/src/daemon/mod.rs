@@ -226,9 +226,11 @@ async fn log_event(event: &Event, service: &Service) {
         Event::SessionEstablished { cipher, initiator, restarted, .. } => {
             tracing::info!(peer, %cipher, initiator, restarted, "session established");
         }
-        Event::SessionSwitched { from: None, to, why, .. } => tracing::info!(peer, %to, %why, "path chosen"),
-        Event::SessionSwitched { from: Some(from), to, why, .. } => {
-            tracing::info!(peer, %from, %to, %why, "path switched");
+        Event::SessionSwitched { from: None, to: (path, class), why, .. } => {
+            tracing::info!(peer, class = class.name(), %path, %why, "path chosen");
+        }
+        Event::SessionSwitched { from: Some((former, from)), to: (path, class), why, .. } => {
+            tracing::info!(peer, from = from.name(), %former, class = class.name(), %path, %why, "path switched");
         }
         Event::UnauthorizedPeer { from, .. } => {
             tracing::warn!(peer, %from, "a key that is not allowed tried to connect")
