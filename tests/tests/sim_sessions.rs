@@ -23,7 +23,7 @@ fn established(world: &World, host: usize) -> Vec<Instant> {
 #[test]
 fn packets_of_every_kind_arrive_whole() {
     for offload in [false, true] {
-        let spec = |other| HostSpec { offload, ..HostSpec::with_peers([other]) };
+        let spec = |other| HostSpec { offload, tun_mtu: 65_100, ..HostSpec::with_peers([other]) };
         let mut world = World::started(1, vec![spec(1), spec(0)]);
         world.run_for(secs(1));
         for kind in Traffic::ALL {

@@ -6,18 +6,27 @@
 //! | `GET /v1/peers`      | a list of [`Peer`]                        |
 //! | `GET /v1/routes`     | a list of [`Route`]                       |
 //! | `GET /v1/sessions`   | a list of [`Session`]                     |
+//! | `GET /v1/relayed`    | a list of [`Relayed`]                     |
+//! | `GET /v1/netcheck`   | [`Netcheck`]; asks the peers first        |
 //! | `GET /v1/counters`   | [`Counters`]                              |
 //! | `GET /v1/snapshot`   | [`Snapshot`]                              |
 //! | `GET /v1/daemon`     | [`Daemon`]                                |
 //! | `POST /v1/ping`      | [`PingRequest`] in, [`PingReply`] out     |
+//! | `POST /v1/why`       | [`WhyRequest`] in, [`Why`] out            |
 //! | `POST /v1/reload`    | [`Reloaded`]                              |
 //! | `POST /v1/stop`      | [`Daemon`], and then the daemon stops     |
 //!
 //! Anything else, and anything that fails, is answered with an HTTP error status and an [`ErrorBody`]. Fields are only ever
 //! added. Times are seconds or milliseconds as their names say; what is not known is `null`.
 
+mod inspect;
+
 use std::collections::BTreeMap;
 
+pub(crate) use inspect::{
+    Candidate, Check, Checked, Family, HistoryEntry, Leg, Netcheck, PathEntry, RelayEntry, RemoteSide, Seen, Way, Why,
+    WhyPolicy, WhyRequest,
+};
 use serde::{Deserialize, Serialize};
 
 /// How the node is.
@@ -84,20 +93,45 @@ pub(crate) struct Session {
     /// The peer's name.
     pub(crate) peer: String,
     pub(crate) peer_id: String,
-    /// How its path came to be: `direct`.
+    /// How its path came to be: `direct`, `signaling_then_direct` or `relay`.
     pub(crate) class: String,
     /// The path that data goes by, once one is proven.
     pub(crate) path: Option<String>,
     /// The relay's name, where one carries the path.
     pub(crate) relay: Option<String>,
     pub(crate) rtt_ms: Option<f64>,
-    /// Bytes of the largest packet that the host is told to send.
-    pub(crate) mtu: u16,
+    /// Bytes of the largest packet that goes to the peer whole; that of the interface while no path is proven.
+    pub(crate) mtu: usize,
     pub(crate) handshake_age_s: f64,
     pub(crate) tx_bytes: u64,
     pub(crate) rx_bytes: u64,
     /// The cipher that was agreed on.
     pub(crate) cipher: String,
+}
+
+/// A channel: what this node passes on between two others.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Relayed {
+    /// The names of its two ends.
+    pub(crate) peers: [String; 2],
+    pub(crate) peer_ids: [String; 2],
+    /// What each of the two sent.
+    pub(crate) sent: [RelayedTraffic; 2],
+    /// Whether both ends have agreed: only then does anything pass.
+    pub(crate) complete: bool,
+    /// Seconds since it was opened.
+    pub(crate) age_s: f64,
+    /// Seconds since it was last used.
+    pub(crate) idle_s: f64,
+}
+
+/// What went one way through a channel.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct RelayedTraffic {
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
+    /// Packets dropped because the sender was over its rate.
+    pub(crate) throttled: u64,
 }
 
 /// What was counted since the daemon started.
@@ -141,6 +175,7 @@ pub(crate) struct Snapshot {
     pub(crate) peers: Vec<Peer>,
     pub(crate) routes: Vec<Route>,
     pub(crate) sessions: Vec<Session>,
+    pub(crate) relayed: Vec<Relayed>,
     pub(crate) counters: Counters,
 }
 

@@ -44,14 +44,21 @@ pub(crate) enum Command {
     Peers,
     /// Show which prefix belongs to which peer
     Routes,
-    /// Show the encrypted sessions and their paths
-    Sessions,
+    /// Show the encrypted sessions and their paths, and what this node relays
+    Sessions(SessionsArgs),
     /// Show what was sent, received and dropped
     Counters,
     /// Show everything at once, as one JSON document
     Snapshot,
     /// Send probes to a peer and say which path carried each
     Ping(PingArgs),
+    /// Explain how a peer is reached, what was tried, and what would have to change to reach it directly
+    Why {
+        /// An overlay address, a peer's name or a peer id
+        target: String,
+    },
+    /// Show how this machine is seen by its peers: NAT, addresses, relays
+    Netcheck,
     /// Run a whole mesh on this machine and watch it work
     Demo(DemoArgs),
     /// Write completions for a shell
@@ -145,6 +152,14 @@ pub(crate) struct RunArgs {
     /// How `vine daemon start` runs its child: detach from the terminal, log to this file
     #[arg(long, hide = true, value_name = "LOG")]
     pub(crate) detached: Option<PathBuf>,
+}
+
+/// `vine sessions`.
+#[derive(Debug, Args)]
+pub(crate) struct SessionsArgs {
+    /// Show only what this node relays for others
+    #[arg(long)]
+    pub(crate) relayed: bool,
 }
 
 /// `vine ping`.

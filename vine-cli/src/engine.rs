@@ -1,17 +1,23 @@
 //! A configuration as the engine takes it.
 
-use vine_core::{Identity, NodeConfig, PeerConfig, Policy};
+use std::net::SocketAddr;
+
+use vine_core::{Identity, NodeConfig, PeerConfig, PeerId, Policy};
 use vine_tokio::{Bootstrap, Device, EngineConfig, ListenAddr, Reload, TunConfig};
 
 use crate::config::Config;
 
-/// What the engine is started with.
-pub(crate) fn start_of(config: &Config, identity: Identity) -> EngineConfig {
+/// What the engine is started with. `last_known` tells where a peer was reached in a former life.
+pub(crate) fn start_of(
+    config: &Config,
+    identity: Identity,
+    last_known: impl Fn(&PeerId) -> Vec<SocketAddr>,
+) -> EngineConfig {
     let node = NodeConfig {
         network_id: config.node.network_id.clone(),
         network_key: config.node.network_key.clone(),
         sockets: Vec::new(),
-        peers: peers(config),
+        peers: peers(config, last_known),
         policy: policy(config),
         own_prefixes: config.tun.own_prefixes(),
         mtu: config.tun.mtu,
@@ -26,11 +32,11 @@ pub(crate) fn start_of(config: &Config, identity: Identity) -> EngineConfig {
 }
 
 /// What a reload replaces.
-pub(crate) fn reload_of(config: &Config) -> Reload {
-    Reload { peers: peers(config), policy: policy(config), bootstrap: bootstrap(config) }
+pub(crate) fn reload_of(config: &Config, last_known: impl Fn(&PeerId) -> Vec<SocketAddr>) -> Reload {
+    Reload { peers: peers(config, last_known), policy: policy(config), bootstrap: bootstrap(config) }
 }
 
-fn peers(config: &Config) -> Vec<PeerConfig> {
+fn peers(config: &Config, last_known: impl Fn(&PeerId) -> Vec<SocketAddr>) -> Vec<PeerConfig> {
     let peers = config.peers.iter().map(|peer| PeerConfig {
         id: peer.id,
         name: peer.name.clone(),
@@ -38,7 +44,7 @@ fn peers(config: &Config) -> Vec<PeerConfig> {
         relay_capable: peer.relay_capable,
         // All endpoints are given as `bootstrap`, where names are looked up as well.
         endpoints: Vec::new(),
-        last_known: Vec::new(),
+        last_known: last_known(&peer.id),
     });
     peers.collect()
 }

@@ -175,6 +175,11 @@ impl Table {
         self.rows.push(cells.into());
     }
 
+    /// Whether it has no row.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// The table as text, without a line end.
     pub(crate) fn render(&self, colour: bool) -> String {
         let width = |column: usize| {
@@ -214,6 +219,36 @@ pub(crate) fn seconds(seconds: f64) -> String {
 /// `1 peer`, `2 peers`.
 pub(crate) fn count(count: usize, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
+/// The same for what is counted in 64 bits.
+pub(crate) fn count_of(number: u64, noun: &str) -> String {
+    count(usize::try_from(number).unwrap_or(usize::MAX), noun)
+}
+
+/// A time of the wall clock, given in milliseconds since 1970, in the zone of the log: `2026-11-21 03:12:07Z`.
+pub(crate) fn utc(unix_ms: u64) -> String {
+    let seconds = unix_ms / 1000;
+    let (mut days, second) = (seconds / 86_400, seconds % 86_400);
+    let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    // Every 400 years the calendar begins anew.
+    let mut year = 1970 + days / 146_097 * 400;
+    days %= 146_097;
+    while days >= 365 + u64::from(is_leap(year)) {
+        days -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let february = 28 + u64::from(is_leap(year));
+    let mut month = 1;
+    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year}-{month:02}-{:02} {hour:02}:{minute:02}:{second:02}Z", days + 1)
 }
 
 /// A count of bytes as people say it.
@@ -260,5 +295,21 @@ mod tests {
         assert_eq!(bytes(1536), "1.5 KiB");
         assert_eq!(bytes(u64::MAX), "16777216.0 TiB");
         assert_eq!(milliseconds(None), "-");
+    }
+
+    #[test]
+    fn times() {
+        // As `date -u -d @SECONDS` says.
+        for (seconds, text) in [
+            (0, "1970-01-01 00:00:00Z"),
+            (951_782_399, "2000-02-28 23:59:59Z"),
+            (951_782_400, "2000-02-29 00:00:00Z"),
+            (1_735_689_599, "2024-12-31 23:59:59Z"),
+            (4_107_542_400, "2100-03-01 00:00:00Z"),
+            (13_574_649_600, "2400-03-01 00:00:00Z"),
+        ] {
+            assert_eq!(utc(seconds * 1000), text);
+        }
+        assert!(utc(u64::MAX).ends_with('Z'));
     }
 }

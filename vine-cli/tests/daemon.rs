@@ -139,6 +139,14 @@ fn the_control_socket_speaks_http_and_json() {
         assert_eq!(keys, expected);
     }
     assert_eq!(get(&socket, "/v1/sessions"), (200, serde_json::json!([])));
+    assert_eq!(get(&socket, "/v1/relayed"), (200, serde_json::json!([])));
+    let (_, netcheck) = get(&socket, "/v1/netcheck");
+    assert_eq!((&netcheck["udp"], &netcheck["hairpin"]), (&Value::Null, &"unknown".into()), "{netcheck}");
+    assert_eq!(netcheck["ipv4"]["addresses"], serde_json::json!(["192.0.2.1"]), "{netcheck}");
+    let (code, why) = post(&socket, "/v1/why", r#"{"target":"b"}"#);
+    assert_eq!((code, &why["session"], &why["way"]), (200, &false.into(), &Value::Null), "{why}");
+    assert_eq!(why["known"][0]["address"], "192.0.2.2:4100");
+    assert!(why["conclusion"].as_str().unwrap().contains("192.0.2.2:4100"), "{why}");
     let (_, counters) = get(&socket, "/v1/counters");
     for key in
         ["packets_sent", "packets_received", "route_misses", "session_failures", "fallback_transitions", "relay_usage"]
@@ -153,12 +161,57 @@ fn the_control_socket_speaks_http_and_json() {
         (get(&socket, "/v1/frobnicate"), 404, "not_found"),
         (get(&socket, "/v1/stop"), 405, "method"),
         (post(&socket, "/v1/ping", "{"), 400, "bad_request"),
+        (post(&socket, "/v1/why", r#"{"target":"a"}"#), 400, "own_address"),
+        (post(&socket, "/v1/why", r#"{"target":"nobody"}"#), 404, "unknown_target"),
         (post(&socket, "/v1/ping", &"x".repeat(100_000)), 400, "bad_request"),
         (post(&socket, "/v1/ping", r#"{"target":"nobody","timeout_ms":10}"#), 404, "unknown_target"),
         (post(&socket, "/v1/ping", r#"{"target":"b","timeout_ms":10}"#), 503, "not_connected"),
     ] {
         assert_eq!((answer.0, answer.1["error"]["code"].as_str()), (code, Some(word)), "{}", answer.1);
     }
+}
+
+#[test]
+fn where_a_peer_was_reached_outlives_the_daemon_and_its_configuration() {
+    let Some(lab) = Lab::open("where_a_peer_was_reached_outlives_the_daemon_and_its_configuration") else { return };
+    let (host, other) = (lab.host("a"), lab.host("b"));
+    lab.link(&host, &["192.0.2.1/24"], &other, &["192.0.2.2/24"]);
+    let mut a = Node::new(&host, NodeSpec::numbered("a", 1));
+    let mut b = Node::new(&other, NodeSpec::numbered("b", 2));
+    a.allow(&b);
+    b.allow(&a);
+    a.bootstrap(&b, "192.0.2.2");
+    b.write_config();
+    a.write_config();
+    let memory = a.dir().join("last-known");
+    std::fs::write(&memory, "vine-last-known 1\nvine1").unwrap();
+    {
+        let (_b, _) = start(&b);
+        let (_a, _) = start(&a);
+        a.wait_connected(&b);
+        let why = json(&vine(&a, &["why", "b", "--format", "json"]));
+        assert_eq!((&why["way"]["class"], &why["state"]), (&"direct".into(), &"connected".into()), "{why}");
+        assert_eq!(why["history"].as_array().unwrap().len(), 2, "chosen and up: {why}");
+        assert!(why["conclusion"].as_str().unwrap().contains("b is reached directly"), "{why}");
+        let text = vine(&a, &["why", "b"]);
+        assert!(text.ok() && text.stdout.contains("history\n"), "{text:?}");
+        let netcheck = json(&vine(&a, &["netcheck", "--format", "json"]));
+        let (udp, mapping) = (&netcheck["udp"], &netcheck["mapping"]);
+        assert_eq!((udp, mapping, &netcheck["hairpin"]), (&true.into(), &"none".into(), &"not_needed".into()));
+        assert!(vine(&a, &["netcheck"]).stdout.contains("peers answer"));
+    }
+    let log = std::fs::read_to_string(a.dir().join("vine.log")).unwrap();
+    assert!(log.contains("last-known is ignored"), "{log}");
+    let mode = std::fs::metadata(&memory).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(std::fs::read_to_string(&memory).unwrap().contains("192.0.2.2:4100"));
+
+    // Nobody tells where the other is any more.
+    a.spec.bootstrap.clear();
+    a.write_config();
+    let (_b, _) = start(&b);
+    let (_a, _) = start(&a);
+    a.wait_connected(&b);
 }
 
 #[test]
@@ -181,7 +234,8 @@ fn reload_names_what_needs_a_restart() {
     let mut text = std::fs::read_to_string(node.config()).unwrap();
     text = text
         .replace("name = \"b\"", "name = \"beta\"")
-        .replace("[tun]", "[policy]\nallow_relay = false\n[tun]\nmtu = 1300");
+        .replace("allow_relay = true", "allow_relay = false")
+        .replace("[tun]", "[tun]\nmtu = 1300");
     std::fs::write(node.config(), text).unwrap();
     let reloaded = reload();
     assert_eq!(reloaded["changed"], serde_json::json!(["beta"]), "{reloaded}");

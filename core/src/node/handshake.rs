@@ -278,10 +278,10 @@ impl Node {
         if let (Some(slot), Some(delivery)) = (peer.paths.preferred_slot(), peer.delivery.as_mut()) {
             delivery.on_switch(slot);
         }
-        if why == SwitchReason::PathLost {
-            if let Some(search) = peer.search.as_mut() {
-                search.rendezvous.on_hint(now);
-            }
+        if why == SwitchReason::PathLost
+            && let Some(search) = peer.search.as_mut()
+        {
+            search.rendezvous.on_hint(now);
         }
         self.maintain_legs(index);
         self.maintain_search(index);

@@ -56,6 +56,7 @@ impl Node {
             peer.greet(now);
         }
         self.send_probes(index);
+        self.ask_silent_relays(index);
         self.update_paths(index);
         if lost {
             self.set_down(index, DownReason::Unreachable);

@@ -126,7 +126,7 @@ pub struct Path {
     pub rtt: RttEstimator,
     /// The last evidence that what this node sends on it arrives.
     pub last_proof: Option<Instant>,
-    /// Since when data sent on it is without receipt: when the first of it was sent, to [`MARK_INTERVAL`].
+    /// Since when data sent on it is without receipt: when the first of it was sent, to about 10 ms.
     pub unproven: Option<Instant>,
     /// Counters and when they were used, so that a receipt tells the age of what it does not cover.
     marks: Deque<(u64, Instant), MARKS>,

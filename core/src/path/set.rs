@@ -249,6 +249,7 @@ impl PathSet {
         }
         if let Some(path) = self.get_mut(preferred).filter(|path| path.state == PathState::Usable) {
             path.suspect(now);
+            self.unpin(preferred);
         }
         true
     }
@@ -335,7 +336,15 @@ impl PathSet {
             let slot = PathSlot(index as u8);
             let (is_preferred, is_active) = (self.preferred == Some(slot), self.is_active(now));
             let Some(path) = self.slots[index].as_mut() else { continue };
-            match path.step_probe(now) {
+            let was_usable = path.state == PathState::Usable;
+            let step = path.step_probe(now);
+            if is_preferred && was_usable && path.state == PathState::Suspect {
+                // Which other one answers now decides what takes its place.
+                self.probe_all(now, &mut token);
+                self.unpin(slot);
+            }
+            let Some(path) = self.slots[index].as_mut() else { continue };
+            match step {
                 ProbeStep::Send(token) => return Some(DueProbe { slot, token }),
                 ProbeStep::Failed if is_preferred => path.suspect(now),
                 ProbeStep::Failed if path.state == PathState::Lost => {}
@@ -464,6 +473,21 @@ impl PathSet {
         }
         if newly {
             self.probe_all(now, token);
+            if let Some(preferred) = self.preferred {
+                self.unpin(preferred);
+            }
+        }
+    }
+
+    /// Leaves the source address of a path in doubt to the kernel: the one that it was pinned to may be gone without anybody
+    /// having told. What arrives pins it again. Of several paths to one address each keeps its own.
+    fn unpin(&mut self, slot: PathSlot) {
+        let Some(path) = self.get(slot).filter(|path| path.state == PathState::Suspect) else { return };
+        let Some(opened) = path.via.direct().map(|addresses| FourTuple { local: None, ..addresses }) else { return };
+        if self.iter().filter(|(_, path)| path.via.admits(&Via::Direct(opened))).count() == 1
+            && let Some(path) = self.get_mut(slot)
+        {
+            path.via = Via::Direct(opened);
         }
     }
 
@@ -475,6 +499,17 @@ impl PathSet {
     /// Since when the preferred path is suspect.
     pub fn suspect_since(&self) -> Option<Instant> {
         self.preferred().and_then(|(_, path)| path.suspect_since)
+    }
+
+    /// The relays by which paths lead that became suspect at `now`.
+    pub fn newly_silent_relays(&self, now: Instant) -> impl Iterator<Item = PeerIndex> {
+        self.iter().filter(move |(_, path)| path.suspect_since == Some(now)).filter_map(|(_, path)| path.via.relay())
+    }
+
+    /// Whether something has gone both ways by a relay since `since`.
+    pub fn is_relay_proven(&self, relay: PeerIndex, since: Instant) -> bool {
+        let path = self.find(&Via::Relay(relay)).and_then(|slot| self.get(slot));
+        path.is_some_and(|path| path.state == PathState::Usable && path.last_proof >= Some(since))
     }
 
     /// Whether the preferred path left all probes of a burst unanswered, and nothing else is being tried.
@@ -667,10 +702,13 @@ mod tests {
         set.on_receipt(start() + MS * 10, slot, 6);
         assert_eq!(set.unproven_since(), Some(start()), "a receipt for what was never sent");
         set.on_receipt(start() + MS * 20, slot, 4);
-        assert_eq!(set.unproven_since(), Some(start() + MS * 20));
+        assert_eq!(set.unproven_since(), Some(start()), "what is open was sent then");
+        set.on_data_sent(start() + MS * 22, slot, 7, || 1);
         set.on_receipt(start() + MS * 25, slot, 3);
-        assert_eq!(set.unproven_since(), Some(start() + MS * 20), "an older receipt that comes later");
-        set.on_receipt(start() + MS * 30, slot, 5);
+        assert_eq!(set.unproven_since(), Some(start()), "an older receipt that comes later");
+        set.on_receipt(start() + MS * 30, slot, 6);
+        assert_eq!(set.unproven_since(), Some(start() + MS * 22));
+        set.on_receipt(start() + MS * 40, slot, 7);
         assert_eq!(set.unproven_since(), None);
     }
 
@@ -719,7 +757,7 @@ mod tests {
     fn a_full_set_displaces_candidates_before_proven_paths() {
         let (mut set, slot) = proven();
         for port in 2..100 {
-            set.note_arrival(start() + MS * u32::from(port), &at(port), PathClass::Direct, 100, || 1);
+            set.note_arrival(start() + MS * 500 * u32::from(port), &at(port), PathClass::Direct, 100, || 1);
         }
         assert_eq!(set.iter().count(), MAX_PATHS);
         assert_eq!(set.preferred_slot(), Some(slot));
@@ -796,6 +834,25 @@ mod tests {
     }
 
     #[test]
+    fn probes_without_answer_ask_the_others_again() {
+        let (mut set, slot) = proven();
+        let (new, _) = set.note_arrival(start(), &at(2), PathClass::Direct, 1_000, || 7);
+        while set.poll_probe(start(), || 0).is_some() {}
+        assert!(set.on_pong(start() + MS * 10, new, 7, Duration::ZERO).is_some());
+        let mut now = start();
+        while set.get(slot).is_some_and(|path| path.state == PathState::Usable) {
+            now += MS;
+            while set.poll_probe(now, || 9).is_some() {}
+        }
+        assert!(now <= start() + MS * 500, "{now:?}");
+        assert!(
+            set.on_pong(now + MS * 10, new, 9, Duration::ZERO).is_some(),
+            "it was asked when the other did not answer"
+        );
+        assert_eq!(set.reselect(now + MS * 250, || 0), switch(1, 2, SwitchReason::PathLost));
+    }
+
+    #[test]
     fn a_pair_that_is_not_in_use_seeks_nothing() {
         let (mut set, _, lost) = on_relay();
         let mut now = lost;
@@ -803,6 +860,7 @@ mod tests {
             now = now.max(set.next_deadline());
             assert!(now < lost + Duration::from_secs(60));
             while set.poll_probe(now, || 0).is_some() {}
+            while set.poll_mtu(now, || 0).is_some() {}
             set.warm_standby(now, || 7);
             set.check_liveness(now, || 7);
         }

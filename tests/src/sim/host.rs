@@ -45,6 +45,8 @@ pub struct HostSpec {
     pub network_key: Option<[u8; 32]>,
     /// How far its wall clock is off.
     pub clock_ms: i64,
+    /// The MTU of its TUN device.
+    pub tun_mtu: u16,
     /// Its kernel finishes checksums.
     pub offload: bool,
     /// It prefers AES.
@@ -68,6 +70,7 @@ impl HostSpec {
             network_id: "sim".into(),
             network_key: None,
             clock_ms: 0,
+            tun_mtu: 1_400,
             offload: false,
             aes: false,
         }
@@ -241,7 +244,7 @@ impl Host {
             peers: self.peer_configs(ids, relays),
             policy: self.spec.policy,
             own_prefixes: overlay_prefixes(index),
-            mtu: 1400,
+            mtu: self.spec.tun_mtu,
             aes_is_fast: self.spec.aes,
             checksum_offload: self.spec.offload,
         };

@@ -8,13 +8,13 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep_until};
 
 use super::{client, runtime};
-use crate::api::{Counters, Peer, PingReply, PingRequest, Route, Session, Snapshot, Status};
-use crate::cli::PingArgs;
+use crate::api::{Counters, Peer, PingReply, PingRequest, Relayed, Route, Session, Snapshot, Status};
+use crate::cli::{PingArgs, SessionsArgs};
 use crate::client::{Client, ClientError};
 use crate::output::{self, Format, Outcome, Table, Tone};
 
 /// Asks for `what` and shows it: as it came for programs, rendered for people.
-fn show<T: DeserializeOwned + Serialize>(
+pub(super) fn show<T: DeserializeOwned + Serialize>(
     config: Option<PathBuf>,
     format: Format,
     what: &str,
@@ -42,7 +42,7 @@ pub(super) fn status(config: Option<PathBuf>, format: Format) -> Outcome {
 }
 
 /// How a peer's state is coloured.
-fn tone(state: &str) -> Tone {
+pub(super) fn tone(state: &str) -> Tone {
     match state {
         "connected" => Tone::Good,
         "connecting" => Tone::Warn,
@@ -51,7 +51,7 @@ fn tone(state: &str) -> Tone {
     }
 }
 
-fn ago(seconds: Option<f64>) -> String {
+pub(super) fn ago(seconds: Option<f64>) -> String {
     seconds.map_or_else(|| "never".to_owned(), |age| format!("{} ago", output::seconds(age)))
 }
 
@@ -87,34 +87,73 @@ pub(super) fn routes(config: Option<PathBuf>, format: Format) -> Outcome {
     })
 }
 
-pub(super) fn sessions(config: Option<PathBuf>, format: Format) -> Outcome {
-    show(config, format, "/v1/sessions", |sessions: &Vec<Session>, colour| {
-        let mut table =
-            Table::new(&["PEER", "CLASS", "PATH", "RTT", "MTU", "KEYS", "SENT", "RECEIVED", "CIPHER", "PEER ID"]);
-        for session in sessions {
-            table.row([
-                (session.peer.clone(), Tone::Plain),
-                (session.class.clone(), Tone::Plain),
-                (path_text(session.path.as_deref(), session.relay.as_deref()), Tone::Plain),
-                (output::milliseconds(session.rtt_ms), Tone::Plain),
-                (session.mtu.to_string(), Tone::Plain),
-                (ago(Some(session.handshake_age_s)), Tone::Plain),
-                (output::bytes(session.tx_bytes), Tone::Plain),
-                (output::bytes(session.rx_bytes), Tone::Plain),
-                (session.cipher.clone(), Tone::Plain),
-                (session.peer_id.clone(), Tone::Faint),
-            ]);
-        }
-        table.render(colour)
-    })
+pub(super) fn sessions(args: &SessionsArgs, config: Option<PathBuf>, format: Format) -> Outcome {
+    if args.relayed {
+        return show(config, format, "/v1/relayed", |relayed: &Vec<Relayed>, colour| match relayed.as_slice() {
+            [] => "nothing is relayed for others".to_owned(),
+            some => relayed_table(some, colour),
+        });
+    }
+    let client = client(config)?;
+    let runtime = runtime()?;
+    let sessions: Vec<Session> = runtime.block_on(client.get("/v1/sessions"))?;
+    if format == Format::Json {
+        output::json(&sessions);
+        return Ok(());
+    }
+    output::line(sessions_table(&sessions, output::colour()));
+    let relayed: Vec<Relayed> = runtime.block_on(client.get("/v1/relayed"))?;
+    if !relayed.is_empty() {
+        output::line(format_args!("\nrelayed for others\n{}", relayed_table(&relayed, output::colour())));
+    }
+    Ok(())
 }
 
-fn path_text(path: Option<&str>, relay: Option<&str>) -> String {
-    match (path, relay) {
-        (None, _) => "none proven".to_owned(),
-        (Some(path), None) => path.to_owned(),
-        (Some(path), Some(relay)) => format!("{path} via {relay}"),
+fn sessions_table(sessions: &[Session], colour: bool) -> String {
+    let mut table =
+        Table::new(&["PEER", "CLASS", "PATH", "RTT", "MTU", "KEYS", "SENT", "RECEIVED", "CIPHER", "PEER ID"]);
+    for session in sessions {
+        table.row([
+            (session.peer.clone(), Tone::Plain),
+            (session.class.clone(), class_tone(&session.class)),
+            (session.path.clone().unwrap_or_else(|| "none proven".to_owned()), Tone::Plain),
+            (output::milliseconds(session.rtt_ms), Tone::Plain),
+            (session.mtu.to_string(), Tone::Plain),
+            (ago(Some(session.handshake_age_s)), Tone::Plain),
+            (output::bytes(session.tx_bytes), Tone::Plain),
+            (output::bytes(session.rx_bytes), Tone::Plain),
+            (session.cipher.clone(), Tone::Plain),
+            (session.peer_id.clone(), Tone::Faint),
+        ]);
     }
+    table.render(colour)
+}
+
+/// What this node passes on, one line a pair.
+fn relayed_table(relayed: &[Relayed], colour: bool) -> String {
+    let mut table = Table::new(&["BETWEEN", "AND", "THERE", "BACK", "DROPPED", "OPENED", "LAST USED"]);
+    for channel in relayed {
+        let ([a, b], [there, back]) = (&channel.peers, &channel.sent);
+        let sent = |sent: &crate::api::RelayedTraffic| {
+            format!("{} in {}", output::bytes(sent.bytes), output::count_of(sent.packets, "packet"))
+        };
+        let dropped = there.throttled + back.throttled;
+        table.row([
+            (a.clone(), Tone::Plain),
+            (b.clone(), Tone::Plain),
+            (sent(there), Tone::Plain),
+            (sent(back), Tone::Plain),
+            (dropped.to_string(), if dropped > 0 { Tone::Warn } else { Tone::Plain }),
+            (ago(Some(channel.age_s)), Tone::Plain),
+            (ago(Some(channel.idle_s)), Tone::Plain),
+        ]);
+    }
+    table.render(colour)
+}
+
+/// How a path's class is coloured.
+pub(super) fn class_tone(class: &str) -> Tone {
+    if class == "relay" { Tone::Warn } else { Tone::Good }
 }
 
 pub(super) fn counters(config: Option<PathBuf>, format: Format) -> Outcome {
@@ -155,6 +194,8 @@ pub(super) fn snapshot(config: Option<PathBuf>) -> Outcome {
 #[derive(Serialize)]
 struct PingLine<'a> {
     seq: u32,
+    /// Whether the path is another one than that of the answer before.
+    switched: bool,
     #[serde(flatten)]
     reply: Option<&'a PingReply>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -174,6 +215,7 @@ async fn ping_all(args: &PingArgs, client: &Client, format: Format) -> Outcome {
     };
     let start = Instant::now();
     let mut rtts = Vec::new();
+    let mut former: Option<(String, String)> = None;
     for seq in 1..=args.count {
         sleep_until(start + Duration::from_secs_f64(args.interval) * (seq - 1)).await;
         let (reply, error) = match client.post::<PingReply>("/v1/ping", &request, timeout).await {
@@ -183,21 +225,30 @@ async fn ping_all(args: &PingArgs, client: &Client, format: Format) -> Outcome {
             Err(error) => return Err(error.into()),
         };
         rtts.extend(reply.as_ref().map(|reply| reply.rtt_ms));
-        match (format, reply, error) {
-            (Format::Json, reply, error) => output::json_line(&PingLine { seq, reply: reply.as_ref(), error }),
-            (Format::Text, Some(reply), _) => output::line(format_args!(
-                "answer from {}: seq={seq} {} path {} rtt {}",
-                reply.peer,
-                reply.class,
-                path_text(Some(&reply.path), reply.relay.as_deref()),
-                output::milliseconds(Some(reply.rtt_ms))
-            )),
-            (Format::Text, None, error) => {
-                output::line(format_args!("no answer: seq={seq} {}", error.unwrap_or_default()));
+        let switched = reply.as_ref().is_some_and(|reply| is_switch(&mut former, reply));
+        if format == Format::Json {
+            output::json_line(&PingLine { seq, switched, reply: reply.as_ref(), error });
+            continue;
+        }
+        match reply {
+            Some(reply) => {
+                let PingReply { peer, class, path, rtt_ms, .. } = &reply;
+                if switched {
+                    output::line(format_args!("now {class} by {path}"));
+                }
+                let rtt = output::milliseconds(Some(*rtt_ms));
+                output::line(format_args!("answer from {peer}: seq={seq} {class} path {path} rtt {rtt}"));
             }
+            None => output::line(format_args!("no answer: seq={seq} {}", error.unwrap_or_default())),
         }
     }
     summary(args, &rtts, format)
+}
+
+/// Whether this answer took another path than the one before it.
+fn is_switch(former: &mut Option<(String, String)>, reply: &PingReply) -> bool {
+    let path = (reply.class.clone(), reply.path.clone());
+    former.replace(path.clone()).is_some_and(|former| former != path)
 }
 
 fn summary(args: &PingArgs, rtts: &[f64], format: Format) -> Outcome {

@@ -4,6 +4,7 @@ mod config;
 mod daemon;
 mod doctor;
 mod identity;
+mod inspect;
 mod live;
 
 use std::path::{Path, PathBuf};
@@ -35,9 +36,11 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Status => live::status(config, format),
         Command::Peers => live::peers(config, format),
         Command::Routes => live::routes(config, format),
-        Command::Sessions => live::sessions(config, format),
+        Command::Sessions(args) => live::sessions(&args, config, format),
         Command::Counters => live::counters(config, format),
         Command::Snapshot => live::snapshot(config),
+        Command::Why { target } => inspect::why(target, config, format),
+        Command::Netcheck => inspect::netcheck(config, format),
         Command::Ping(args) => live::ping(&args, config, format),
         Command::Demo(args) => crate::demo::run(&args, format),
         Command::Completions { shell } => {

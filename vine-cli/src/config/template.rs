@@ -38,7 +38,7 @@ network_id = {network_id}
 identity_path = {identity_path}
 # Where to listen. Machines behind NAT keep the default.
 listen = ["{DEFAULT_LISTEN}"]
-# Lock, logs of the detached daemon, and the control socket unless it is named below.
+# Lock, log of the detached daemon, the last-known addresses of peers, and the control socket unless it is named below.
 state_dir = {state_dir}
 # control_socket = "/run/vine/vine.sock"
 
@@ -51,7 +51,8 @@ prefix_len = {prefix_len}
 # addresses = ["10.42.0.1/24", "fd42::1/64"]
 mtu = {DEFAULT_MTU}
 
-# Whom to call. One machine that is always reachable is enough for the others to meet.
+# Whom to call. One machine that is always reachable is enough for the others to meet: through it they tell each
+# other where they are, and if it may relay, it carries for those that cannot reach each other.
 # [[bootstrap_peers]]
 # peer_id = "vine1..."
 # address = "udp://198.51.100.40:4100"
@@ -61,14 +62,16 @@ mtu = {DEFAULT_MTU}
 # name = "beta"
 # peer_id = "vine1..."                   # from `vine identity show` on beta
 # prefix = "10.42.1.0/24"                # or prefixes = ["10.42.1.0/24", "fd42:1::/64"]
-# relay_capable = false
+# relay_capable = false                  # true: this machine may use beta as a relay to others
 
 [policy]
 # Peers that are not listed get no answer.
 strict_allowlist = true
-# Peers may be reached through a relay_capable peer where no direct path works.
+# Packets may travel through a relay: this machine uses peers that are relay_capable where no direct path works,
+# and carries for its own peers. Relays see neither contents nor keys. With false it does neither.
 allow_relay = true
-# A path through a peer may be replaced by a direct one that both sides arrange.
+# Tell peers that are reached through a relay, or not at all, the addresses of this machine, by way of a common peer,
+# and try theirs, so that both open their NATs for each other. With false, only configured addresses are used.
 allow_signaling_upgrade = true
 "#
     )

@@ -12,6 +12,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::net::UnixListener;
 use tokio::task::JoinSet;
 
@@ -60,10 +61,9 @@ async fn answer(request: Request<Incoming>, service: &Service) -> Result<Respons
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
     let allowed = match path {
-        "/v1/ping" | "/v1/reload" | "/v1/stop" => Method::POST,
-        "/v1/status" | "/v1/peers" | "/v1/routes" | "/v1/sessions" | "/v1/counters" | "/v1/snapshot" | "/v1/daemon" => {
-            Method::GET
-        }
+        "/v1/ping" | "/v1/why" | "/v1/reload" | "/v1/stop" => Method::POST,
+        "/v1/status" | "/v1/peers" | "/v1/routes" | "/v1/sessions" | "/v1/relayed" | "/v1/netcheck"
+        | "/v1/counters" | "/v1/snapshot" | "/v1/daemon" => Method::GET,
         _ => {
             let message = format!("there is no {path}");
             return Ok(refuse(&Refusal::new(StatusCode::NOT_FOUND, "not_found", message)));
@@ -82,21 +82,32 @@ async fn answer(request: Request<Incoming>, service: &Service) -> Result<Respons
         "/v1/peers" => json(service.peers().await),
         "/v1/routes" => json(service.routes().await),
         "/v1/sessions" => json(service.sessions().await),
+        "/v1/relayed" => json(service.relayed().await),
+        "/v1/netcheck" => json(service.netcheck().await),
         "/v1/counters" => json(service.counters().await),
         "/v1/snapshot" => json(service.snapshot().await),
         "/v1/daemon" => json(Ok(service.daemon())),
         "/v1/reload" => json(service.reload().await),
         "/v1/stop" => json(Ok(service.stop())),
+        "/v1/why" => json(why(body, service).await),
         _ => json(ping(body, service).await),
     })
 }
 
 async fn ping(body: Incoming, service: &Service) -> Result<crate::api::PingReply, Refusal> {
+    service.ping(read(body).await?).await
+}
+
+async fn why(body: Incoming, service: &Service) -> Result<crate::api::Why, Refusal> {
+    service.why(read(body).await?).await
+}
+
+/// The document that came with a request.
+async fn read<T: DeserializeOwned>(body: Incoming) -> Result<T, Refusal> {
     let bad = |why: String| Refusal::new(StatusCode::BAD_REQUEST, "bad_request", why);
     let body = tokio::time::timeout(PATIENCE, Limited::new(body, MAX_BODY).collect()).await;
     let body = body.map_err(|error| bad(error.to_string()))?.map_err(|error| bad(error.to_string()))?.to_bytes();
-    let request = serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
-    service.ping(request).await
+    serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))
 }
 
 fn json(result: Result<impl Serialize, Refusal>) -> Response<Full<Bytes>> {

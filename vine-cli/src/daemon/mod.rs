@@ -6,10 +6,14 @@
 
 mod change;
 mod control;
+mod history;
+mod inspect;
+mod last_known;
 mod lock;
 mod logging;
 mod report;
 mod service;
+mod verdict;
 
 use std::fs::File;
 use std::path::Path;
@@ -18,6 +22,7 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use vine_core::{Event, Identity};
 use vine_tokio::{BindError, Engine, EngineHandle, NetworkError, StartError, TunError};
@@ -26,6 +31,7 @@ use crate::cli::RunArgs;
 use crate::config::{self, Config};
 use crate::engine;
 use crate::output::{Failure, Outcome};
+use last_known::LastKnown;
 use lock::{ControlSocket, Lock};
 use service::Service;
 
@@ -94,7 +100,9 @@ async fn serve(config: Config, identity: Identity, socket: &ControlSocket, log: 
     let listener = socket.listener()?;
     let name = config.node.name.clone();
     let peer_id = identity.peer_id();
-    let started = Engine::start(engine::start_of(&config, identity)).await;
+    let last_known = LastKnown::load(&config.node.state_dir);
+    let start = engine::start_of(&config, identity, |peer| last_known.of(peer, &config));
+    let started = Engine::start(start).await;
     let engine = started.map_err(|error| not_started(&error))?;
     let listen: Vec<String> = engine.local_addrs().iter().map(|address| format!("udp://{address}")).collect();
     tracing::info!(
@@ -106,10 +114,11 @@ async fn serve(config: Config, identity: Identity, socket: &ControlSocket, log: 
         "vine {} is up",
         env!("CARGO_PKG_VERSION")
     );
-    let events = engine.events();
-    let service = Arc::new(Service::new(config, peer_id, engine.clone()));
+    let (events, news) = (engine.events(), engine.events());
+    let service = Arc::new(Service::new(config, last_known, peer_id, engine.clone()));
     let control = tokio::spawn(control::serve(listener, Arc::clone(&service)));
     let reporter = tokio::spawn(log_events(events, Arc::clone(&service)));
+    let rememberer = tokio::spawn(keep_remembering(news, Arc::clone(&service)));
     if let Some(log) = &log {
         let_go(log)?;
     }
@@ -117,6 +126,8 @@ async fn serve(config: Config, identity: Identity, socket: &ControlSocket, log: 
     let result = watch(&engine, &service, &mut signals).await;
     notify(&[NotifyState::Stopping]);
     service.set_stopping();
+    rememberer.abort();
+    service.remember().await;
     engine.shutdown().await;
     control.abort();
     reporter.abort();
@@ -200,10 +211,34 @@ fn notify(states: &[NotifyState<'_>]) {
     }
 }
 
-async fn log_events(mut events: tokio::sync::broadcast::Receiver<Event>, service: Arc<Service>) {
+/// Where peers are reached is written down at most this often.
+const REMEMBER_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Writes down where peers are reached, whenever a path changes.
+async fn keep_remembering(mut events: Receiver<Event>, service: Arc<Service>) {
+    let mut missed = false;
+    loop {
+        if !missed {
+            match events.recv().await {
+                Ok(Event::PeerUp { .. } | Event::SessionSwitched { .. }) | Err(RecvError::Lagged(_)) => {}
+                Ok(_) => continue,
+                Err(RecvError::Closed) => return,
+            }
+        }
+        service.remember().await;
+        tokio::time::sleep(REMEMBER_INTERVAL).await;
+        // One look covers whatever happened meanwhile.
+        missed = std::iter::from_fn(|| events.try_recv().ok()).count() > 0;
+    }
+}
+
+async fn log_events(mut events: Receiver<Event>, service: Arc<Service>) {
     loop {
         match events.recv().await {
-            Ok(event) => log_event(&event, &service).await,
+            Ok(event) => {
+                service.note(&event);
+                log_event(&event, &service).await;
+            }
             Err(RecvError::Lagged(missed)) => tracing::warn!("{missed} events were not logged"),
             Err(RecvError::Closed) => return,
         }
@@ -226,11 +261,11 @@ async fn log_event(event: &Event, service: &Service) {
         Event::SessionEstablished { cipher, initiator, restarted, .. } => {
             tracing::info!(peer, %cipher, initiator, restarted, "session established");
         }
-        Event::SessionSwitched { from: None, to: (path, class), why, .. } => {
-            tracing::info!(peer, class = class.name(), %path, %why, "path chosen");
-        }
-        Event::SessionSwitched { from: Some((former, from)), to: (path, class), why, .. } => {
-            tracing::info!(peer, from = from.name(), %former, class = class.name(), %path, %why, "path switched");
+        Event::SessionSwitched { from, to, why, .. } => {
+            let to = service.way(*to).await;
+            let Some(from) = from else { return tracing::info!(peer, %to, %why, "path chosen") };
+            let from = service.way(*from).await;
+            tracing::info!(peer, %from, %to, %why, "path switched");
         }
         Event::UnauthorizedPeer { from, .. } => {
             tracing::warn!(peer, %from, "a key that is not allowed tried to connect")

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use vine_core::node::{PeerState, PeerView, SessionView};
+use vine_core::node::{ChannelView, PeerState, PeerView, SessionView};
 use vine_core::overlay::Prefix;
+use vine_core::relay::Traffic;
 use vine_core::{Instant, Node};
 use vine_tokio::RuntimeCounters;
 
-use crate::api::{Counters, Peer, Route, Session};
+use super::inspect;
+use crate::api::{Counters, Peer, Relayed, RelayedTraffic, Route, Session};
 
 /// Milliseconds with three decimals: a microsecond is all that a clock here is good for.
 pub(super) fn milliseconds(duration: Duration) -> f64 {
@@ -51,23 +53,41 @@ pub(super) fn routes(node: &Node, installed: &[Prefix]) -> Vec<Route> {
         .collect()
 }
 
+/// `mtu` is that of the interface, for a session without a path.
 pub(super) fn sessions(node: &Node, now: Instant, mtu: u16) -> Vec<Session> {
-    node.sessions().map(|view| session(&view, now, mtu)).collect()
+    node.sessions().map(|view| session(&view, node, now, mtu)).collect()
 }
 
-fn session(view: &SessionView<'_>, now: Instant, mtu: u16) -> Session {
+fn session(view: &SessionView<'_>, node: &Node, now: Instant, mtu: u16) -> Session {
+    let way = view.path.map(|via| inspect::way(node, via, view.class));
     Session {
         peer: view.name.to_owned(),
         peer_id: view.id.to_string(),
         class: view.class.name().to_owned(),
-        path: view.path.map(|path| path.to_string()),
-        relay: None,
+        path: way.as_ref().map(|way| way.path.clone()),
+        relay: way.and_then(|way| way.relay),
         rtt_ms: view.rtt.map(milliseconds),
-        mtu,
+        mtu: view.mtu.unwrap_or(mtu.into()),
         handshake_age_s: seconds(now.since(view.established)),
         tx_bytes: view.tx_bytes,
         rx_bytes: view.rx_bytes,
         cipher: view.cipher.to_string(),
+    }
+}
+
+pub(super) fn relayed(node: &Node, now: Instant) -> Vec<Relayed> {
+    node.channels().map(|view| channel(&view, now)).collect()
+}
+
+fn channel(view: &ChannelView<'_>, now: Instant) -> Relayed {
+    let sent = |sent: Traffic| RelayedTraffic { packets: sent.packets, bytes: sent.bytes, throttled: sent.throttled };
+    Relayed {
+        peers: view.names.map(str::to_owned),
+        peer_ids: view.ends.map(|id| id.to_string()),
+        sent: view.sent.map(sent),
+        complete: view.complete,
+        age_s: seconds(now.since(view.opened)),
+        idle_s: seconds(now.since(view.last_used)),
     }
 }
 
@@ -77,6 +97,17 @@ pub(super) fn counters(counters: &vine_core::Counters, runtime: &RuntimeCounters
         ("bytes_received", counters.bytes_received),
         ("sessions_established", counters.sessions_established),
         ("path_switches", counters.path_switches),
+        ("packets_relayed", counters.packets_relayed),
+        ("bytes_relayed", counters.bytes_relayed),
+        ("relay_refusals", counters.relay_refusals),
+        ("signals_sent", counters.signals_sent),
+        ("signals_received", counters.signals_received),
+        ("signals_carried", counters.signals_carried),
+        ("signals_refused", counters.signals_refused),
+        ("candidates_refused", counters.candidates_refused),
+        ("checks_sent", counters.checks_sent),
+        ("fragments_sent", counters.fragments_sent),
+        ("packets_mirrored", counters.packets_mirrored),
         ("hellos_sent", counters.hellos_sent),
         ("hellos_received", counters.hellos_received),
         ("hellos_replayed", counters.hellos_replayed),

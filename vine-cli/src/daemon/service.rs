@@ -2,17 +2,22 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::StatusCode;
 use tokio::sync::{Mutex, watch};
 use vine_core::overlay::Prefix;
-use vine_core::path::PathClass;
-use vine_core::{Instant, Node, PeerId};
+use vine_core::path::{PathClass, Via};
+use vine_core::{Event, Instant, Node, PeerId};
 use vine_tokio::{EngineHandle, PingError};
 
-use super::{change, report};
-use crate::api::{Counters, Daemon, Peer, Phase, PingReply, PingRequest, Reloaded, Route, Session, Snapshot, Status};
+use super::history::History;
+use super::last_known::LastKnown;
+use super::{change, inspect, report};
+use crate::api::{
+    Counters, Daemon, Peer, Phase, PingReply, PingRequest, Relayed, Reloaded, Route, Session, Snapshot, Status,
+};
 use crate::config::{self, Config};
 use crate::engine;
 
@@ -35,8 +40,12 @@ impl Refusal {
 
 /// The running node as the control socket and the signals see it.
 pub(super) struct Service {
-    engine: EngineHandle,
+    pub(super) engine: EngineHandle,
     peer_id: PeerId,
+    /// What happened to the paths.
+    pub(super) history: Arc<History>,
+    /// Where peers were reached.
+    last_known: Mutex<LastKnown>,
     /// What is in force. Held while a new one is being taken over, so that two reloads do not overtake each other.
     config: Mutex<Config>,
     facts: Facts,
@@ -57,7 +66,7 @@ struct Facts {
 
 impl Service {
     /// The service of an engine that was started from `config`.
-    pub(super) fn new(config: Config, peer_id: PeerId, engine: EngineHandle) -> Service {
+    pub(super) fn new(config: Config, last_known: LastKnown, peer_id: PeerId, engine: EngineHandle) -> Service {
         let facts = Facts {
             name: config.node.name.clone(),
             network_id: config.node.network_id.as_str().to_owned(),
@@ -69,6 +78,8 @@ impl Service {
         Service {
             engine,
             peer_id,
+            history: Arc::default(),
+            last_known: Mutex::new(last_known),
             config: Mutex::new(config),
             facts,
             started: std::time::Instant::now(),
@@ -152,6 +163,11 @@ impl Service {
         self.ask(move |node, now| report::sessions(node, now, mtu)).await
     }
 
+    /// What this node passes on for others.
+    pub(super) async fn relayed(&self) -> Result<Vec<Relayed>, Refusal> {
+        self.ask(report::relayed).await
+    }
+
     pub(super) async fn counters(&self) -> Result<Counters, Refusal> {
         let counters = self.ask(|node, _| node.counters().clone()).await?;
         Ok(report::counters(&counters, self.engine.counters()))
@@ -162,18 +178,18 @@ impl Service {
         let installed = self.installed().await?;
         let mtu = self.facts.mtu;
         let read = move |node: &Node, now| {
-            let (peers, routes) = (report::peers(node, now), report::routes(node, &installed));
-            (peers, report::connected(node), routes, report::sessions(node, now, mtu), node.counters().clone())
+            let lists = (report::peers(node, now), report::routes(node, &installed), report::sessions(node, now, mtu));
+            (lists, report::connected(node), report::relayed(node, now), node.counters().clone())
         };
-        let (peers, connected, routes, sessions, counters) = self.ask(read).await?;
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let ((peers, routes, sessions), connected, relayed, counters) = self.ask(read).await?;
         Ok(Snapshot {
-            taken_at_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
+            taken_at_ms: wall_ms(),
             daemon: self.daemon(),
             status: self.status_with(peers.len(), connected),
             peers,
             routes,
             sessions,
+            relayed,
             counters: report::counters(&counters, self.engine.counters()),
         })
     }
@@ -185,32 +201,57 @@ impl Service {
         name.ok().flatten().unwrap_or_else(|| format!("{id:?}"))
     }
 
-    async fn ask<T: Send + 'static>(
+    /// Keeps what an event tells of a path.
+    pub(super) fn note(&self, event: &Event) {
+        self.history.note(self.engine.now(), wall_ms(), event);
+    }
+
+    /// Writes down where peers are reached now, if that is news.
+    pub(super) async fn remember(&self) {
+        // An engine that has ended reaches nobody.
+        let Ok(reached) = self.ask(|node, _| node.reached().collect::<Vec<_>>()).await else { return };
+        let mut last_known = self.last_known.lock().await;
+        last_known.note(&reached);
+        if let Some(unsaved) = last_known.take_unsaved() {
+            // The disk may take its time, which the packets do not have. Held meanwhile: one writes at a time.
+            let _ = tokio::task::spawn_blocking(move || unsaved.save()).await;
+        }
+    }
+
+    /// A path in words, for the log.
+    pub(super) async fn way(&self, (via, class): (Via<PeerId>, PathClass)) -> String {
+        let way = self.ask(move |node, _| inspect::way(node, via, class)).await;
+        way.map_or_else(|_| via.to_string(), |way| format!("{} ({})", way.path, way.class))
+    }
+
+    pub(super) async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Node, Instant) -> T + Send + 'static,
     ) -> Result<T, Refusal> {
         self.engine.query(|node, now| question(node, now)).await.map_err(|error| stopping(&error))
     }
 
-    /// Sends one ping and waits for its answer.
-    pub(super) async fn ping(&self, request: PingRequest) -> Result<PingReply, Refusal> {
-        let target = request.target;
-        let timeout = Duration::from_millis(request.timeout_ms).min(MAX_PING_WAIT);
+    /// The peer that a request means, with its name.
+    pub(super) async fn find_peer(&self, target: String) -> Result<(PeerId, String), Refusal> {
         if self.facts.addresses.iter().any(|own| target.parse() == Ok(*own)) || target == self.facts.name {
             let message = format!("{target} is this node itself; name one of its peers");
             return Err(Refusal::new(StatusCode::BAD_REQUEST, "own_address", message));
         }
         let found = self.ask(move |node, _| find(node, &target)).await?;
-        let (id, name) = found.map_err(|why| Refusal::new(StatusCode::NOT_FOUND, "unknown_target", why))?;
+        found.map_err(|why| Refusal::new(StatusCode::NOT_FOUND, "unknown_target", why))
+    }
+
+    /// Sends one ping and waits for its answer.
+    pub(super) async fn ping(&self, request: PingRequest) -> Result<PingReply, Refusal> {
+        let target = request.target;
+        let timeout = Duration::from_millis(request.timeout_ms).min(MAX_PING_WAIT);
+        let (id, name) = self.find_peer(target).await?;
         match self.engine.ping(id, timeout).await {
-            Ok(pong) => Ok(PingReply {
-                peer: name,
-                peer_id: id.to_string(),
-                class: PathClass::Direct.name().to_owned(),
-                path: pong.path.to_string(),
-                relay: None,
-                rtt_ms: report::milliseconds(pong.rtt),
-            }),
+            Ok(pong) => {
+                let way = self.ask(move |node, _| inspect::way(node, pong.path, pong.class)).await?;
+                let (peer_id, rtt_ms) = (id.to_string(), report::milliseconds(pong.rtt));
+                Ok(PingReply { peer: name, peer_id, class: way.class, path: way.path, relay: way.relay, rtt_ms })
+            }
             Err(PingError::TimedOut(_)) => {
                 let message = format!("{name} did not answer within {} ms", timeout.as_millis());
                 Err(Refusal::new(StatusCode::GATEWAY_TIMEOUT, "timeout", message))
@@ -239,7 +280,12 @@ impl Service {
             changes.restart_needed.push("the identity".to_owned());
         }
         if changes.is_effective() {
-            self.engine.reload(engine::reload_of(&new)).await.map_err(|error| faulty(error.to_string()))?;
+            let mut last_known = self.last_known.lock().await;
+            let reload = engine::reload_of(&new, |peer| last_known.of(peer, &new));
+            self.engine.reload(reload).await.map_err(|error| faulty(error.to_string()))?;
+            let stays = |id: &PeerId| new.peers.iter().any(|peer| peer.id == *id);
+            last_known.retain(stays);
+            self.history.retain(stays);
             // What needs a restart is still that of the start.
             config.peers = new.peers;
             config.policy = new.policy;
@@ -249,8 +295,14 @@ impl Service {
     }
 }
 
-fn stopping(error: &impl std::fmt::Display) -> Refusal {
+pub(super) fn stopping(error: &impl std::fmt::Display) -> Refusal {
     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", format!("the node is stopping: {error}"))
+}
+
+/// The wall clock, in milliseconds since 1970.
+fn wall_ms() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The peer that a person means by an overlay address, a name or a peer id.
