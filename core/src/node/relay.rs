@@ -5,7 +5,9 @@ use crate::counters::DropReason;
 use crate::delivery::Topic;
 use crate::path::{FourTuple, MAX_PATHS, PathClass, Via};
 use crate::peer::Peer;
-use crate::relay::{LegAction, LegState, LegView, MAX_LEGS, Receiver, RelayAddress, RelayLegs, RelayOption, RelayRefusal};
+use crate::relay::{
+    LegAction, LegState, LegView, MAX_LEGS, Receiver, RelayAddress, RelayLegs, RelayOption, RelayRefusal,
+};
 use crate::wire::{EnvelopeType, HEADER_LEN, Header, Message, RelayClose, RelayCloseReason, RelayOpen, RelayRole};
 
 /// How an envelope to a peer leaves this node.
