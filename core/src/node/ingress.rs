@@ -273,7 +273,7 @@ impl Node {
                 self.hint_search();
             }
         } else {
-            self.on_check_answered(index, token, held);
+            self.on_check_answered(index, token, held, Some(observed).filter(|observed| *observed != UNSPECIFIED));
         }
         self.update_paths(index);
     }

@@ -265,6 +265,13 @@ impl Path {
         }
     }
 
+    /// The next probe of a burst leaves now.
+    pub(super) fn hasten_probe(&mut self, now: Instant) {
+        if let Some(probe) = self.probe.as_mut().filter(|probe| probe.sent < PROBE_LIMIT) {
+            probe.next = probe.next.min(now);
+        }
+    }
+
     /// Goes on with the burst.
     pub(super) fn step_probe(&mut self, now: Instant) -> ProbeStep {
         // Longer than an answer takes, or the next probe would always follow.

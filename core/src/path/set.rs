@@ -138,11 +138,13 @@ impl PathSet {
         usable.min_by_key(|(slot, path)| (select::rank(path), *slot)).and_then(direct)
     }
 
-    /// The path that takes over when the preferred one fails: the best other one that works as far as is known.
+    /// The path that takes over when the preferred one fails: the best other one that works as far as is known. While the
+    /// preferred one is in doubt, those come first that have answered since.
     pub fn standby(&self) -> Option<(PathSlot, &Path)> {
+        let since = self.suspect_since();
         let others =
             self.iter().filter(|(slot, path)| Some(*slot) != self.preferred && path.state == PathState::Usable);
-        others.min_by_key(|(slot, path)| (select::rank(path), *slot))
+        others.min_by_key(|(slot, path)| (path.last_proof < since, select::rank(path), *slot))
     }
 
     /// The path that is sent a copy of what goes by the preferred one, while that is in doubt.
@@ -249,7 +251,7 @@ impl PathSet {
         }
         if let Some(path) = self.get_mut(preferred).filter(|path| path.state == PathState::Usable) {
             path.suspect(now);
-            self.unpin(preferred);
+            self.unpin(now, preferred);
         }
         true
     }
@@ -348,7 +350,7 @@ impl PathSet {
             if is_preferred && was_usable && path.state == PathState::Suspect {
                 // Which other one answers now decides what takes its place.
                 self.probe_all(now, &mut token);
-                self.unpin(slot);
+                self.unpin(now, slot);
             }
             let Some(path) = self.slots[index].as_mut() else { continue };
             match step {
@@ -481,20 +483,22 @@ impl PathSet {
         if newly {
             self.probe_all(now, token);
             if let Some(preferred) = self.preferred {
-                self.unpin(preferred);
+                self.unpin(now, preferred);
             }
         }
     }
 
     /// Leaves the source address of a path in doubt to the kernel: the one that it was pinned to may be gone without anybody
     /// having told. What arrives pins it again. Of several paths to one address each keeps its own.
-    fn unpin(&mut self, slot: PathSlot) {
+    fn unpin(&mut self, now: Instant, slot: PathSlot) {
         let Some(path) = self.get(slot).filter(|path| path.state == PathState::Suspect) else { return };
         let Some(opened) = path.via.direct().map(|addresses| FourTuple { local: None, ..addresses }) else { return };
         if self.iter().filter(|(_, path)| path.via.admits(&Via::Direct(opened))).count() == 1
             && let Some(path) = self.get_mut(slot)
+            && path.via != Via::Direct(opened)
         {
             path.via = Via::Direct(opened);
+            path.hasten_probe(now);
         }
     }
 
@@ -838,6 +842,21 @@ mod tests {
         assert!(set.note_data(start() + MS * 300, relay, || 1));
         assert_eq!(set.mirror(), Some((relay, RELAY)));
         assert_eq!(set.poll_probe(start() + MS * 300, || 0).map(|probe| probe.slot), Some(slot));
+    }
+
+    #[test]
+    fn a_spare_path_that_is_as_dead_keeps_no_other_waiting() {
+        let (mut set, slot) = proven();
+        let stale = set.insert(start(), at(2), PathClass::Direct);
+        set.prove(start(), stale, Proof::Pong(MS * 5));
+        let (new, _) = set.note_arrival(start() + MS * 100, &at(3), PathClass::Direct, 1_000, || 7);
+        set.note_data(start(), slot, || 1);
+        assert!(set.note_data(start() + MS * 100, new, || 1), "the peer sends by another path");
+        while set.poll_probe(start() + MS * 100, || 0).is_some() {}
+        assert_eq!(set.mirror(), Some((stale, at(2))));
+        assert!(set.on_pong(start() + MS * 110, new, 7, Duration::ZERO).is_some());
+        assert_eq!(set.mirror(), Some((new, at(3))));
+        assert_eq!(set.reselect(start() + MS * 400, || 0), switch(1, 3, SwitchReason::PathLost));
     }
 
     #[test]
