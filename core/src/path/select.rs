@@ -67,10 +67,12 @@ pub(super) fn reselect(set: &mut PathSet, now: Instant, token: impl FnOnce() -> 
     let proven_lately = |path: &Path| path.last_proof.is_some_and(|proof| now.since(proof) <= PROOF_LIFETIME);
     // The held one was asked when it became suspect, and so were the others: only an answer since then counts.
     let suspect_since = set.preferred().filter(|(_, held)| !usable(held)).and_then(|(_, held)| held.suspect_since);
-    let answered = |path: &Path| suspect_since.is_none_or(|since| path.last_proof >= Some(since));
+    let answered = |path: &Path| match suspect_since {
+        Some(since) => path.last_proof >= Some(since),
+        None => proven_lately(path),
+    };
     let is_other = |slot: PathSlot| Some(slot) != current;
-    let eligible =
-        set.iter().filter(|(slot, path)| usable(path) && is_other(*slot) && proven_lately(path) && answered(path));
+    let eligible = set.iter().filter(|(slot, path)| usable(path) && is_other(*slot) && answered(path));
     let (slot, best) = eligible.min_by_key(|(slot, path)| (rank(path), *slot))?;
     let why = match set.preferred() {
         None => SwitchReason::First,
