@@ -310,7 +310,7 @@ impl Node {
         let stamp = shared.stamp();
         match shared.local.greet(&peer.keys, local_index, stamp, cookie, &shared.rng.secret(), now) {
             Ok(initiation) => {
-                peer.initiation = Some(initiation);
+                peer.initiation = Some(initiation.into());
                 self.send_hello(index);
             }
             Err(_) => shared.indices.release(local_index),

@@ -52,7 +52,7 @@ use crate::membership;
 use crate::overlay::{PeerIndex, Prefix, RouteTable};
 use crate::path::mapping::Observations;
 use crate::path::{Family, FourTuple, PathSlot, SocketInfo, Via};
-use crate::peer::{Link, OperatorPing, Peer};
+use crate::peer::{Link, MAX_PINGS, OperatorPing, Peer};
 use crate::relay::{RelayHandles, RelayLimits, RelayTable};
 use crate::rng::Rng;
 use crate::session::handshake::LocalKeys;
@@ -99,20 +99,20 @@ pub struct Node {
 #[derive(Debug, Default)]
 struct Peers {
     /// `None` where a removed peer was; its index is given to the next new one.
-    slots: Vec<Option<Peer>>,
+    slots: Vec<Option<Box<Peer>>>,
 }
 
 impl Peers {
     fn get(&self, index: PeerIndex) -> Option<&Peer> {
-        self.slots.get(index.0 as usize)?.as_ref()
+        self.slots.get(index.0 as usize)?.as_deref()
     }
 
     fn get_mut(&mut self, index: PeerIndex) -> Option<&mut Peer> {
-        self.slots.get_mut(index.0 as usize)?.as_mut()
+        self.slots.get_mut(index.0 as usize)?.as_deref_mut()
     }
 
     fn iter(&self) -> impl Iterator<Item = (PeerIndex, &Peer)> {
-        self.slots.iter().zip(0u32..).filter_map(|(peer, index)| Some((PeerIndex(index), peer.as_ref()?)))
+        self.slots.iter().zip(0u32..).filter_map(|(peer, index)| Some((PeerIndex(index), peer.as_deref()?)))
     }
 
     /// The indices of the peers there are, apart from them.
@@ -130,10 +130,10 @@ impl Peers {
         if self.slots.len() <= slot {
             self.slots.resize_with(slot + 1, || None);
         }
-        self.slots[slot] = Some(peer);
+        self.slots[slot] = Some(peer.into());
     }
 
-    fn remove(&mut self, index: PeerIndex) -> Option<Peer> {
+    fn remove(&mut self, index: PeerIndex) -> Option<Box<Peer>> {
         self.slots.get_mut(index.0 as usize)?.take()
     }
 
@@ -517,14 +517,15 @@ impl Node {
         }
         let usable = age.is_some_and(|age| age != KeyAge::Expired);
         let result = match peer.paths.preferred().map(|(slot, path)| (slot, path.via, path.class)) {
+            Some(_) if usable && peer.pings.len() >= MAX_PINGS => Err(CommandError::TooManyPings),
             Some((slot, path, class)) if usable => {
                 let wire_token = shared.rng.u64();
                 let ping = OperatorPing { token, wire_token, sent: now, path, class };
-                peer.pings.push(ping).map_err(|_| CommandError::TooManyPings).map(|()| {
-                    shared.send(Outgoing::Control { peer: index, slot, message: Control::Ping { token: wire_token } });
-                    // Where nobody answers, reports are to know it too.
-                    peer.paths.probe(now, slot, shared.rng.u64());
-                })
+                peer.pings.push(ping);
+                shared.send(Outgoing::Control { peer: index, slot, message: Control::Ping { token: wire_token } });
+                // Where nobody answers, reports are to know it too.
+                peer.paths.probe(now, slot, shared.rng.u64());
+                Ok(())
             }
             _ => {
                 peer.note_demand(now);

@@ -288,6 +288,8 @@ impl PathSet {
         let index = match free {
             Some(index) => index,
             None if self.slots.len() < MAX_PATHS => {
+                // Most peers have one path for good.
+                self.slots.reserve_exact(1);
                 self.slots.push(None);
                 self.slots.len() - 1
             }
