@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use vine_tests::lab::{Cut, Lab, Node, NodeSpec, PacketCounter, Ports, Switch};
+use vine_tests::lab::{Cut, Host, Lab, Node, NodeSpec, PacketCounter, Ports, Switch};
 
 const ALPHA_ON_THE_LINE: &str = "192.0.2.11";
 const BETA_ON_THE_LINE: &str = "192.0.2.12";
@@ -37,10 +37,10 @@ impl Town {
         let [alpha, beta, gamma, relay] = ["alpha", "beta", "gamma", "relay"].map(|name| lab.host(name));
         for (host, address) in [(&alpha, ALPHA_ON_THE_LINE), (&beta, BETA_ON_THE_LINE)] {
             let (link, _) = lab.plug(host, &[&format!("{address}/24")], &line);
-            // A datagram that is sent together with others is counted by itself all the same.
-            host.ip(&["link", "set", &link, "gso_max_segs", "1"]);
+            one_at_a_time(host, &link);
         }
-        lab.plug(&relay, &[&format!("{RELAY}/24")], &internet);
+        let (link, _) = lab.plug(&relay, &[&format!("{RELAY}/24")], &internet);
+        one_at_a_time(&relay, &link);
         let routers = [
             (&alpha, "198.51.100.1", Ports::Random, "10.11.0"),
             (&beta, NAT_OF_BETA, Ports::Kept, "10.12.0"),
@@ -48,7 +48,7 @@ impl Town {
         ];
         for (host, public, ports, network) in routers {
             let nat = lab.nat(&format!("nat-{}", host.name()), &format!("{public}/24"), ports, &internet);
-            lab.behind(nat.host(), host, network);
+            one_at_a_time(host, &lab.behind(nat.host(), host, network));
         }
         let [alpha, beta, gamma, relay] = [(&alpha, 1), (&beta, 2), (&gamma, 3), (&relay, 4)]
             .map(|(host, number)| Node::new(host, NodeSpec::numbered(host.name(), number)));
@@ -104,6 +104,11 @@ impl Town {
             assert!(seen >= PINGS, "{} to {}: {seen} of {PINGS} seen", from.spec.name, to.spec.name);
         }
     }
+}
+
+/// Datagrams that are sent together leave by a link one by one, so that each is counted.
+fn one_at_a_time(host: &Host, link: &str) {
+    host.ip(&["link", "set", link, "gso_max_segs", "1"]);
 }
 
 /// So many pings of the counted size, each answered.
