@@ -68,6 +68,7 @@
 //!     while let Some(output) = alpha.poll_output(&mut scratch) {
 //!         match output {
 //!             Output::Transmit { len, .. } => _ = beta.handle_datagram(now, arrived(at_alpha), &mut scratch[..len]),
+//!             Output::Tun { .. } => {} // A packet for the host: `scratch[..len]`.
 //!             Output::Event(event) => events.push(event),
 //!         }
 //!     }

@@ -221,7 +221,7 @@ pub(crate) struct Sessions {
     /// One that may still receive.
     previous: Option<Box<Session>>,
     /// Begun by the peer, not confirmed; at most [`MAX_PENDING`]. On the heap as most peers have none.
-    pending: Vec<Box<Pending>>,
+    pending: Vec<Pending>,
 }
 
 impl Sessions {
@@ -244,7 +244,7 @@ impl Sessions {
 
     /// The pending session with the index `index`.
     pub(crate) fn pending(&self, index: u32) -> Option<&Pending> {
-        self.pending.iter().map(|pending| &**pending).find(|pending| pending.session.index() == index)
+        self.pending.iter().find(|pending| pending.session.index() == index)
     }
 
     /// Adds a session that the peer began; the oldest unconfirmed one gives way.
@@ -252,7 +252,7 @@ impl Sessions {
         if self.pending.len() >= MAX_PENDING {
             indices.release(self.pending.remove(0).session.index());
         }
-        self.pending.push(pending.into());
+        self.pending.push(pending);
     }
 
     /// Puts a session that this node began into use: it sends from now on, and is confirmed later. One that was begun before
