@@ -349,6 +349,17 @@ impl Peer {
         self.sessions.current.is_some()
     }
 
+    /// Whether the two can talk as far as is known: there are keys that may be used, and a path that works.
+    pub(crate) fn is_reached(&self, now: Instant) -> bool {
+        let works = self.paths.preferred().is_some_and(|(_, path)| path.state == PathState::Usable);
+        works && self.sessions.has_sender(now)
+    }
+
+    /// The same, and nobody else is between them.
+    pub(crate) fn is_reached_directly(&self, now: Instant) -> bool {
+        self.paths.is_direct() && self.sessions.has_sender(now)
+    }
+
     /// Notes that an envelope was sent, for the keepalive.
     pub(crate) fn note_sent(&mut self, now: Instant) {
         self.last_sent = now;

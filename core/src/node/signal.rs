@@ -7,7 +7,7 @@ use crate::delivery::Topic;
 use crate::path::candidate::{self, OwnAddresses};
 use crate::path::checks::{CheckList, DueCheck, MAX_TARGETS};
 use crate::path::{FourTuple, PathClass, PathState, Proof, Via};
-use crate::peer::{Peer, RemoteView};
+use crate::peer::RemoteView;
 use crate::rate::Rate;
 use crate::time::Instant;
 use crate::wire::{Candidate, CandidateKind, Message, Signal, SignalBody, SignalRole};
@@ -30,7 +30,7 @@ impl Node {
         let allowed = self.shared.policy.allow_signaling_upgrade;
         let Some((peer, shared)) = self.peer_mut(index) else { return };
         let now = shared.now;
-        let wanted = allowed && !peer.departed && peer.is_in_use(now) && !peer.paths.is_direct();
+        let wanted = allowed && !peer.departed && peer.is_in_use(now) && !peer.is_reached_directly(now);
         if wanted || peer.search.is_some() {
             let search = peer.search.get_or_insert_default();
             search.rendezvous.set_wanted(now, wanted);
@@ -78,14 +78,15 @@ impl Node {
         let shared = &mut self.shared;
         let nat = shared.observations.verdict(shared.addresses.as_deref().unwrap_or_default());
         let stamp = shared.stamp();
+        let now = shared.now;
         let Some(peer) = self.peer(index) else { return };
         let results = peer.search.iter().flat_map(|search| search.checks.results()).take(Signal::MAX_ITEMS).collect();
         let body = SignalBody { stamp, wants_answer, nat, candidates, results };
-        let works = peer.paths.preferred().is_some_and(|(_, path)| path.state == PathState::Usable);
+        let is_reached = peer.is_reached(now);
         let id = *peer.config.id.as_bytes();
         let mut scratch = [0; SignalBody::SCRATCH_LEN];
         self.shared.counters.signals_sent += 1;
-        if works && self.peer(index).is_some_and(Peer::has_session) {
+        if is_reached {
             let signal = body.to_signal(SignalRole::Own, &mut scratch);
             self.deliver(index, Topic::Signal, &Message::Signal(signal));
             return;
@@ -102,7 +103,7 @@ impl Node {
         let mut carriers: alloc::vec::Vec<_> = self
             .peers
             .iter()
-            .filter(|(index, peer)| *index != to && peer.has_session() && peer.paths.is_direct())
+            .filter(|(index, peer)| *index != to && peer.is_reached_directly(self.shared.now))
             .map(|(index, peer)| {
                 let rtt = peer.paths.preferred().and_then(|(_, path)| path.rtt.smoothed());
                 let is_known = !peer.config.endpoints.is_empty();
@@ -148,7 +149,7 @@ impl Node {
         let Some((peer, shared)) = self.peer_mut(from) else { return };
         let origin = *peer.config.id.as_bytes();
         let granted = peer.carried.take(shared.now, &CARRY_RATE, 1);
-        let is_there = to != from && self.peer(to).is_some_and(|to| to.has_session() && to.paths.is_direct());
+        let is_there = to != from && self.peer(to).is_some_and(|to| to.is_reached_directly(self.shared.now));
         if !granted || !is_there {
             self.shared.counters.signals_refused += 1;
             return;
@@ -175,8 +176,8 @@ impl Node {
         let Some((peer, shared)) = self.peer_mut(index) else { return };
         let now = shared.now;
         // Where the two talk, each tells its addresses itself; what others say in its name is not needed, and may be a lie.
-        let talks = peer.sessions.current.as_ref().is_some_and(|session| session.is_confirmed())
-            && peer.paths.preferred().is_some_and(|(_, path)| path.state == PathState::Usable);
+        let talks =
+            peer.sessions.current.as_ref().is_some_and(|session| session.is_confirmed()) && peer.is_reached(now);
         if talks && carrier.is_some() {
             shared.counters.signals_refused += 1;
             return;
