@@ -1,6 +1,6 @@
 //! Reaching each other: this node's candidates, the Signals that tell them, and the checks of what others tell.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use super::{Node, Outgoing, PeerIndex, Shared};
 use crate::delivery::Topic;
@@ -117,14 +117,37 @@ impl Node {
     /// Where this node can be reached.
     pub(super) fn candidates(&self) -> heapless::Vec<Candidate, { Signal::MAX_ITEMS }> {
         let shared = &self.shared;
-        let interfaces = shared.addresses.as_deref().unwrap_or_default();
         let reflexive = shared.observations.reflexive(&self.own_sockets());
-        let own = OwnAddresses { interfaces, sockets: &shared.sockets, reflexive: &reflexive, configured: &[] };
+        let own = OwnAddresses {
+            interfaces: &self.own_addresses(),
+            sockets: &shared.sockets,
+            reflexive: &reflexive,
+            configured: &[],
+        };
         candidate::gather(&own, |ip| self.is_overlay(ip))
     }
 
+    /// The host's addresses: those that the runtime told, and those that peers reach it at. The host may have moved since, and
+    /// not every runtime watches that.
+    fn own_addresses(&self) -> alloc::vec::Vec<IpAddr> {
+        let mut addresses = self.shared.addresses.clone().unwrap_or_default();
+        for local in self.used_addresses() {
+            if !addresses.contains(&local) {
+                addresses.push(local);
+            }
+        }
+        addresses
+    }
+
+    /// The host's addresses that paths lead by.
+    fn used_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let paths = self.peers.iter().flat_map(|(_, peer)| peer.paths.iter());
+        let usable = paths.filter(|(_, path)| path.state == PathState::Usable);
+        usable.filter_map(|(_, path)| path.via.direct()?.local)
+    }
+
     /// Whether an address lies in the overlay.
-    pub(super) fn is_overlay(&self, ip: core::net::IpAddr) -> bool {
+    pub(super) fn is_overlay(&self, ip: IpAddr) -> bool {
         self.routes.owner_of(ip).is_some() || self.shared.own_prefixes.iter().any(|prefix| prefix.contains(ip))
     }
 
@@ -259,11 +282,18 @@ impl Node {
         self.reschedule(index);
     }
 
-    /// The addresses of this node's sockets.
+    /// The addresses of this node's sockets. Where the host is reached at one that the runtime has not told, it has moved, and
+    /// those that were told may be another's by now: behind every NAT the same ones are given away.
     fn own_sockets(&self) -> alloc::vec::Vec<SocketAddr> {
-        let addresses = self.shared.addresses.as_deref().unwrap_or_default();
+        let told = self.shared.addresses.as_deref().unwrap_or_default();
+        let has_moved = |told_ip: &IpAddr| {
+            let is_new = |used: &IpAddr| used.is_ipv4() == told_ip.is_ipv4() && !told.contains(used);
+            self.used_addresses().any(|used| is_new(&used))
+        };
+        let addresses = self.own_addresses();
         let ports = self.shared.sockets.iter().map(|socket| socket.port);
-        addresses.iter().flat_map(|ip| ports.clone().map(|port| SocketAddr::new(*ip, port))).collect()
+        let own = addresses.iter().filter(|ip| !told.contains(ip) || !has_moved(ip));
+        own.flat_map(|ip| ports.clone().map(|port| SocketAddr::new(*ip, port))).collect()
     }
 
     /// Others see this node elsewhere than before: what it tells of itself is told anew.
