@@ -6,7 +6,7 @@ use super::{Node, Outgoing, PeerIndex, Shared};
 use crate::delivery::Topic;
 use crate::path::candidate::{self, OwnAddresses};
 use crate::path::checks::{CheckList, DueCheck, MAX_TARGETS};
-use crate::path::{FourTuple, PathClass, PathState, Proof, Via};
+use crate::path::{Family, FourTuple, PathClass, PathState, Proof, SocketInfo, Via};
 use crate::peer::RemoteView;
 use crate::rate::Rate;
 use crate::time::Instant;
@@ -42,7 +42,8 @@ impl Node {
     }
 
     /// Tries the configured addresses of a peer by which nothing went of late. What it answers shows how this node is seen by
-    /// the other family of addresses, which the two do not use, and keeps what NATs have mapped for that.
+    /// the other family of addresses, which the two do not use, and keeps what NATs have mapped for that. The addresses that
+    /// the peer told are tried where nobody else has shown it of late.
     fn check_endpoints(&mut self, index: PeerIndex) {
         let Some((peer, shared)) = self.peer_mut(index) else { return };
         let (now, paths, endpoints) = (shared.now, &peer.paths, &peer.config.endpoints);
@@ -51,13 +52,9 @@ impl Node {
             let proof = slot.and_then(|slot| paths.get(slot)).and_then(|path| path.last_proof);
             slot.is_some() && slot == paths.preferred_slot() || proof.is_some_and(|proof| now.since(proof) < SEEN_FOR)
         };
-        let targets: heapless::Vec<FourTuple, MAX_TARGETS> = endpoints
-            .iter()
-            .filter_map(|at| shared.path_to(*at))
-            .filter(|via| !is_covered(via))
-            .take(MAX_TARGETS)
-            .collect();
-        if targets.is_empty() {
+        let targets: heapless::Vec<FourTuple, MAX_TARGETS> =
+            endpoints.iter().filter_map(|at| shared.path_to(*at)).take(MAX_TARGETS).collect();
+        if peer.search.is_none() && targets.iter().all(is_covered) {
             return;
         }
         let checks = &mut peer.search.get_or_insert_default().checks;
@@ -65,16 +62,40 @@ impl Node {
         for via in targets {
             checks.add(CandidateKind::Configured, via);
         }
-        checks.start(now, is_covered, || shared.rng.u64());
+        let Shared { observations, rng, .. } = shared;
+        let is_seen = |via: &FourTuple| observations.is_recent(now, via.socket, SEEN_FOR);
+        let is_needless = |via: &FourTuple| is_covered(via) || !endpoints.contains(&via.remote) && is_seen(via);
+        checks.start(now, is_needless, || rng.u64());
         self.send_checks(index);
         self.reschedule(index);
     }
 
+    /// Asks a peer where it can be reached, if that is not known in a family of addresses that this host has too, and nobody
+    /// has shown of late how this node is seen there.
+    fn ask_for_addresses(&mut self, index: PeerIndex, own: &[Candidate]) {
+        let Some((peer, shared)) = self.peer_mut(index) else { return };
+        let (now, endpoints, observations) = (shared.now, &peer.config.endpoints, &shared.observations);
+        let is_missing = |socket: &SocketInfo| {
+            let has = |address: &SocketAddr| Family::of(address) == socket.family;
+            own.iter().any(|own| has(&own.address))
+                && !endpoints.iter().any(has)
+                && !observations.is_recent(now, socket.id, SEEN_FOR)
+        };
+        if shared.sockets.iter().any(is_missing) {
+            peer.search.get_or_insert_default().rendezvous.ask(now);
+            self.reschedule(index);
+        }
+    }
+
     /// Tells a peer where this node can be reached: in their session, or through common peers.
     fn send_signal(&mut self, index: PeerIndex, wants_answer: bool) {
-        let carriers = self.carriers(index);
-        carriers.iter().for_each(|carrier| self.check_endpoints(*carrier));
         let candidates = self.candidates();
+        let needs_help = self.peer(index).is_some_and(|peer| !peer.is_reached_directly(self.shared.now));
+        let carriers = if needs_help { self.carriers(index) } else { heapless::Vec::new() };
+        for carrier in &carriers {
+            self.check_endpoints(*carrier);
+            self.ask_for_addresses(*carrier, &candidates);
+        }
         let shared = &mut self.shared;
         let nat = shared.observations.verdict(shared.addresses.as_deref().unwrap_or_default());
         let stamp = shared.stamp();
@@ -274,7 +295,9 @@ impl Node {
         if peer.paths.get(slot).is_some_and(|path| path.state != PathState::Lost) {
             peer.paths.prove(now, slot, Proof::Pong(answered.rtt));
         }
-        let observed = observed.filter(|_| !answered.by_signal);
+        // Most that a Signal named are seen by a mapping of their own, which is of use to nobody else.
+        let is_told = answered.by_signal && shared.observations.is_recent(now, answered.via.socket, SEEN_FOR);
+        let observed = observed.filter(|_| !is_told);
         if observed.is_some_and(|observed| shared.observations.note(now, index, answered.via, observed)) {
             self.hint_search();
         }
