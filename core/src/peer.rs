@@ -391,10 +391,11 @@ impl Peer {
         }
     }
 
-    /// How long data may stay without receipt before the session is in doubt: longer than it takes both sides, one after the
-    /// other, to find another path where this one is slow.
+    /// How long data may stay without receipt before the session is in doubt: longer than a path takes to answer when it is
+    /// asked, and where there is another one, than both sides take, one after the other, to move there.
     fn doubt_after(&self) -> Duration {
-        HELLO_AFTER.max(self.paths.patience() * 3)
+        let rounds = if self.paths.standby().is_some() { 3 } else { 2 };
+        HELLO_AFTER.max(self.paths.patience() * rounds)
     }
 
     /// Whether data has waited so long for a receipt, or probes went so long unanswered, that the session itself is in doubt.
