@@ -41,8 +41,7 @@ impl Node {
         }
         let now = self.shared.now;
         let (peer, shared) = self.peer_mut(index).ok_or(DropReason::UnauthorizedPeer)?;
-        let proved =
-            shared.local.prove(claim, &hello, &peer.config.id, &peer.keys).map_err(|_| DropReason::Handshake)?;
+        let proved = shared.local.prove(claim, &hello, &peer.keys).map_err(|_| DropReason::Handshake)?;
         let payload = &proved.payload;
         if peer.life.is_some_and(|(boot, stamp)| boot == payload.boot_id && payload.stamp <= stamp) {
             return Err(DropReason::Replay); // Within one life of the peer its stamps only grow.
@@ -150,7 +149,7 @@ impl Node {
         let (peer, _) = self.peer_mut(index).ok_or(DropReason::UnknownSession)?;
         let initiation = peer.initiation.as_mut().filter(|i| i.index == header.session());
         let initiation = initiation.ok_or(DropReason::UnknownSession)?;
-        let cookie = initiation.read_cookie(&peer.keys, &reply).map_err(|_| DropReason::Handshake)?;
+        let cookie = initiation.read_cookie(&reply).map_err(|_| DropReason::Handshake)?;
         match initiation.cookie() {
             None => self.say_hello(index, Some(cookie), now),
             // The Hello with it is on its way, or was lost and will be repeated.
