@@ -28,6 +28,9 @@ impl Node {
         if let Some((peer, index)) = self.shared.indices.answer_to(hello.ephemeral) {
             // Of a session that is confirmed meanwhile there is nothing more to say: then nothing is built.
             self.shared.counters.hellos_replayed += 1;
+            if let Some((peer, _)) = self.peer_mut(peer) {
+                peer.sessions.on_repeat(index, &path);
+            }
             self.shared.send(Outgoing::HelloAck { peer, index, path });
             return Ok(());
         }
@@ -67,7 +70,7 @@ impl Node {
             }
         };
         let session = Session::new(answer.agreed, false, now);
-        peer.sessions.add_pending(Pending { session, ack: answer.ack, path }, &mut shared.indices);
+        peer.sessions.add_pending(Pending { session, ack: answer.ack, path: Some(path) }, &mut shared.indices);
         shared.send(Outgoing::HelloAck { peer: index, index: local_index, path });
         peer.departed = false;
         // The peer is where this Hello came from, if it is no replay: one of ours that is under way should go there too.
@@ -186,7 +189,7 @@ impl Node {
             shared.counters.sessions_established += 1;
             if let Some(answered) = answered {
                 // The length counts where the envelope's arrival is noted.
-                self.adopt(index, path, answered.admits(&path), 0);
+                self.adopt(index, path, answered.is_some_and(|answered| answered.admits(&path)), 0);
                 self.prove_path(index, path);
             }
         } else if header.kind() == EnvelopeType::HelloFinish {

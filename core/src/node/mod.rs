@@ -671,6 +671,24 @@ mod tests {
     }
 
     #[test]
+    fn a_hello_that_came_from_two_places_proves_neither() {
+        for (other, goes) in [(1, Some(from(1))), (9, None)] {
+            let ([mut alpha, mut beta], mut hello) = handshake(2);
+            for remote in [1, other] {
+                let _ = beta.handle_datagram(Instant::ORIGIN, from(remote), &mut hello[0]);
+            }
+            let mut scratch = vec![0; Node::SCRATCH_LEN];
+            let Some(Output::Transmit { len, .. }) = beta.poll_output(&mut scratch) else { panic!("no HelloAck") };
+            let _ = alpha.handle_datagram(Instant::ORIGIN, from(2), &mut scratch[..len]);
+            let Some(Output::Transmit { len, .. }) = alpha.poll_output(&mut scratch) else { panic!("no HelloFinish") };
+            let mut finish = scratch[..len].to_vec();
+            let _ = beta.handle_datagram(Instant::ORIGIN, from(1), &mut finish);
+            assert_eq!(beta.sessions().count(), 1);
+            assert_eq!(data_goes_to(&mut beta, 0), goes);
+        }
+    }
+
+    #[test]
     fn a_clock_at_its_end_stops_no_hello() {
         let mut node = node(1, UnixTime(u64::MAX));
         for seconds in 0..20 {
