@@ -46,6 +46,8 @@ impl Node {
         let (peer, shared) = self.peer_mut(index).ok_or(DropReason::UnauthorizedPeer)?;
         let proved =
             shared.local.prove(claim, &hello, &peer.config.id, &peer.keys).map_err(|_| DropReason::Handshake)?;
+        self.check_place(index, &path)?;
+        let (peer, shared) = self.peer_mut(index).ok_or(DropReason::UnauthorizedPeer)?;
         let payload = &proved.payload;
         if peer.life.is_some_and(|(boot, stamp)| boot == payload.boot_id && payload.stamp <= stamp) {
             return Err(DropReason::Replay); // Within one life of the peer its stamps only grow.
@@ -131,6 +133,8 @@ impl Node {
         // Where a Signal named the address, another may have named it to have somebody flooded: a Ping finds out.
         let was_asked = !was_signaled && initiation.asked.iter().any(|asked| asked.admits(&path));
         let agreed = initiation.read_ack(&shared.local, &ack, &*shared.crypto).map_err(|_| DropReason::Handshake)?;
+        self.check_place(index, &path)?;
+        let (peer, shared) = self.peer_mut(index).ok_or(DropReason::UnknownSession)?;
         peer.initiation = None;
         peer.greeting = None;
         peer.departed = false;

@@ -127,6 +127,8 @@ impl Node {
             Ok(opened) => opened,
             Err(error) => return Err(self.on_open_error(index, header.session(), error)),
         };
+        self.check_place(index, &path)?;
+        let peer = self.peers.get_mut(index).ok_or(DropReason::UnknownSession)?;
         let is_current =
             peer.sessions.current.as_ref().is_some_and(|s| s.is_confirmed() && s.index() == header.session());
         if !is_current || header.kind() == EnvelopeType::HelloFinish {
@@ -165,6 +167,34 @@ impl Node {
             self.reschedule(index);
         }
         result
+    }
+
+    /// Refuses what seems to come straight from a peer, but from the very address where another peer is: a relay that passed
+    /// it on without saying so would look like a direct path. Whether that peer is there still is asked, because a NAT may
+    /// have given its address away.
+    pub(super) fn check_place(&mut self, index: PeerIndex, via: &Via) -> Result<(), DropReason> {
+        let Via::Direct(at) = via else { return Ok(()) };
+        if self.peer(index).is_some_and(|peer| peer.paths.find(via).is_some()) {
+            return Ok(());
+        }
+        let Some((holder, slot)) = self.holder(index, &at.remote) else { return Ok(()) };
+        if let Some((holding, shared)) = self.peer_mut(holder) {
+            holding.paths.probe(shared.now, slot, shared.rng.u64());
+        }
+        self.send_probes(holder);
+        self.reschedule(holder);
+        Err(DropReason::ForeignPlace)
+    }
+
+    /// Which other peer than `index` is reached at an address, as far as is known.
+    pub(super) fn holder(&self, index: PeerIndex, remote: &SocketAddr) -> Option<(PeerIndex, PathSlot)> {
+        let others = self.peers.iter().filter(|(other, _)| *other != index);
+        others.flat_map(|(other, peer)| peer.paths.iter().map(move |(slot, path)| (other, slot, path))).find_map(
+            |(other, slot, path)| {
+                let is_there = path.via.direct().is_some_and(|at| at.remote == *remote);
+                (is_there && path.state == PathState::Usable).then_some((other, slot))
+            },
+        )
     }
 
     /// Counts a failure to open, and closes a session whose key has had all the failures that it may.

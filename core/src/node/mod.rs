@@ -27,6 +27,8 @@ mod maintain;
 mod outbox;
 mod relay;
 pub(crate) mod signal;
+#[cfg(test)]
+mod several;
 mod too_long;
 mod transmit;
 mod view;

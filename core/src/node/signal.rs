@@ -164,8 +164,9 @@ impl Node {
             return;
         }
         let own = self.own_sockets();
+        let is_other = |at: SocketAddr| self.holder(index, &at).is_some();
         let acceptable =
-            |candidate: &Candidate| candidate::judge(candidate.address, |ip| self.is_overlay(ip), &own).is_ok();
+            |named: &Candidate| candidate::judge(named.address, |ip| self.is_overlay(ip), &own, is_other).is_ok();
         let named: heapless::Vec<(CandidateKind, FourTuple), { Signal::MAX_ITEMS }> = signal
             .candidates()
             .filter(acceptable)
@@ -245,6 +246,10 @@ impl Node {
         let Some(answered) = peer.search.as_mut().and_then(|search| search.checks.on_pong(now, token, held)) else {
             return;
         };
+        if let Err(reason) = self.check_place(index, &Via::Direct(answered.via)) {
+            return self.shared.counters.drop(reason);
+        }
+        let Some((peer, shared)) = self.peer_mut(index) else { return };
         let class = if answered.by_signal { PathClass::SignalingThenDirect } else { PathClass::Direct };
         let slot = peer.paths.insert(now, Via::Direct(answered.via), class);
         if peer.paths.get(slot).is_some_and(|path| path.state != PathState::Lost) {
