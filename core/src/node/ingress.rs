@@ -160,7 +160,8 @@ impl Node {
                     peer.receipts.note(now, opened.lane.0);
                     peer.paths.note_data(now, slot, || shared.rng.u64());
                 }
-                self.on_messages(index, header.session(), path, slot, opened.payload).map(|()| None)
+                let order = (header.session(), opened.counter);
+                self.on_messages(index, order, path, slot, opened.payload).map(|()| None)
             }
         };
         if changed {
@@ -218,7 +219,7 @@ impl Node {
     fn on_messages(
         &mut self,
         index: PeerIndex,
-        session: u32,
+        (session, counter): (u32, u64),
         path: Via,
         slot: PathSlot,
         payload: &[u8],
@@ -258,11 +259,15 @@ impl Node {
                 }
                 Message::RelayOpen(open) => {
                     requests += 1;
-                    self.on_relay_open(index, &open);
+                    if self.is_newest(index, (open.role, &open.peer), session, counter) {
+                        self.on_relay_open(index, &open);
+                    }
                 }
                 Message::RelayClose(close) => {
                     requests += 1;
-                    self.on_relay_close(index, &close);
+                    if self.is_newest(index, (close.role, &close.peer), session, counter) {
+                        self.on_relay_close(index, &close);
+                    }
                 }
             }
         }

@@ -2,6 +2,9 @@
 
 use super::*;
 use crate::path::PathClass;
+use crate::relay::RelayAddress;
+use crate::wire::RelayRole;
+use core::num::NonZeroU32;
 use crate::config::NetworkId;
 use crate::overlay::{Batch, TunPacket};
 use crate::path::SocketId;
@@ -196,4 +199,57 @@ fn a_peer_that_passes_on_in_silence_is_no_direct_path() {
     // Once node 2 is there no more, its address may be anybody's.
     net.run(3_000);
     assert_eq!(net.way(0, 1), Some((Via::Direct(path(at(2))), PathClass::Direct)));
+}
+
+/// The datagrams that a node has to send to another.
+fn outgoing(node: &mut Node) -> Vec<Vec<u8>> {
+    let mut scratch = vec![0; Node::SCRATCH_LEN];
+    let outputs = core::iter::from_fn(|| match node.poll_output(&mut scratch)? {
+        Output::Transmit { len, .. } => Some(Some(scratch[..len].to_vec())),
+        _ => Some(None),
+    });
+    outputs.flatten().collect()
+}
+
+#[test]
+fn a_statement_that_overtook_an_older_one_stands() {
+    let mut net = Net::new(3);
+    let (address, index) = (RelayAddress { handle: NonZeroU32::MIN, token: 7 }, |net: &Net, of, n| {
+        Node::index_of(&net.nodes[of], &id(n)).unwrap()
+    });
+    let (relay, other) = (index(&net, 0, 2), index(&net, 0, 1));
+    net.nodes[0].tell_open(relay, RelayRole::Request, other, address);
+    let mut open = outgoing(&mut net.nodes[0]);
+    net.nodes[0].tell_close(relay, RelayRole::Request, *id(1).as_bytes(), RelayCloseReason::REFUSED);
+    let mut close = outgoing(&mut net.nodes[0]);
+    assert_eq!((open.len(), close.len()), (1, 1));
+    for datagram in [&mut close[0], &mut open[0]] {
+        let _ = net.nodes[2].handle_datagram(net.now, path(at(0)), datagram);
+    }
+    assert!(net.nodes[2].shared.channels.is_empty());
+}
+
+#[test]
+fn a_relay_tells_a_peer_of_more_channels_than_its_queue_holds() {
+    let mut net = Net::new(3);
+    let others: Vec<PeerConfig> = (10..110).map(|node| Net::peer(node, false, false)).collect();
+    for node in [0, 2] {
+        let peers = (0..3).filter(|other| *other != node).map(|other| Net::peer(other, other == 2, true));
+        net.nodes[node].command(net.now, Command::SetPeers(peers.chain(others.clone()).collect())).unwrap();
+    }
+    let relay = &mut net.nodes[2];
+    let client = relay.index_of(&id(0)).unwrap();
+    for other in 10..110 {
+        let other = relay.index_of(&id(other)).unwrap();
+        let Shared { channels, handles, rng, .. } = &mut relay.shared;
+        let address = RelayAddress { handle: NonZeroU32::MIN, token: 7 };
+        channels.open(net.now, client, other, address, handles, rng).unwrap();
+    }
+    relay.on_relay_restart(client);
+    net.run(3_000);
+    // The others are not there: each leg ends as soon as it is answered.
+    assert_eq!(net.nodes[0].peers.iter().filter(|(_, peer)| peer.legs.is_some()).count(), 100);
+    for node in [0, 2] {
+        assert_eq!(net.dropped(node, DropReason::ControlOverflow), 0);
+    }
 }

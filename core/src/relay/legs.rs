@@ -198,8 +198,13 @@ impl RelayLegs {
         self.retain(handles, |leg| leg.is_alive() || leg.until > now);
     }
 
-    /// The next thing to tell a relay. Call it after anything else, until there is nothing.
-    pub fn poll(&mut self, now: Instant) -> Option<LegAction> {
+    /// The next thing to tell a relay. Call it after anything else, until there is nothing. Where a relay `may_tell` no more,
+    /// what it is to know is said later.
+    pub fn poll(&mut self, now: Instant, may_tell: impl Fn(PeerIndex) -> bool) -> Option<LegAction> {
+        let is_due = |leg: &&mut Leg| leg.say.is_some() && leg.not_before <= now;
+        for leg in self.legs.iter_mut().filter(is_due).filter(|leg| !may_tell(leg.relay)) {
+            leg.not_before = now + RESTATE_INTERVAL;
+        }
         let leg = self.legs.iter_mut().find(|leg| leg.say.is_some() && leg.not_before <= now)?;
         match leg.say.take()? {
             Statement::Open => {
@@ -512,7 +517,7 @@ mod tests {
         }
 
         fn said(&mut self) -> Vec<(u32, bool)> {
-            core::iter::from_fn(|| self.legs.poll(self.now))
+            core::iter::from_fn(|| self.legs.poll(self.now, |_| true))
                 .map(|action| match action {
                     LegAction::Open { relay, .. } => (relay.0, true),
                     LegAction::Close { relay, .. } => (relay.0, false),
