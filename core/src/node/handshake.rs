@@ -17,7 +17,7 @@ impl Node {
     pub(super) fn on_hello(&mut self, from: Origin, header: &Header, datagram: &[u8]) -> Result<(), DropReason> {
         let hello = Hello::decode(datagram).map_err(|_| DropReason::Malformed)?;
         let path = from.via;
-        if self.shared.gate.is_shut(self.shared.now, &path.place().0, *hello.cookie_mac == NO_COOKIE_MAC) {
+        if self.shared.gate.is_shut(self.shared.now, &path.place(from.leg_of).0, *hello.cookie_mac == NO_COOKIE_MAC) {
             return Err(DropReason::HelloRate);
         }
         if !self.shared.local.knows_us(&hello) {
@@ -55,7 +55,7 @@ impl Node {
         // What is not provably newer than what was seen may be a replay: its sender has to answer first.
         let newer = peer.stamp.is_some_and(|stamp| proved.payload.stamp > stamp) && !peer.sessions.has_pending();
         let cookie = proved.payload.cookie.map(Cookie::new);
-        let (place, socket) = path.place();
+        let (place, socket) = path.place(from.leg_of);
         let fresh = cookie.is_some_and(|cookie| shared.jar.accepts(now, place, socket, &cookie));
         if !newer && !fresh {
             let sender = header.sender_index().ok_or(DropReason::Malformed)?;
@@ -90,7 +90,7 @@ impl Node {
     fn admit(&mut self, from: Origin, header: &Header, hello: &Hello<'_>) -> Result<(), DropReason> {
         let shared = &mut self.shared;
         let (now, jar) = (shared.now, &shared.jar);
-        let (place, socket) = from.via.place();
+        let (place, socket) = from.via.place(from.leg_of);
         let has_cookie = || {
             let covered = [hello.cookie_mac_input];
             *hello.cookie_mac != NO_COOKIE_MAC && jar.accepts_mac(now, place, socket, &covered, hello.cookie_mac)
@@ -340,7 +340,7 @@ impl Node {
         let relays = peer.legs.iter().flat_map(|legs| legs.open()).map(Via::Relay);
         let mut places: heapless::Vec<Via, MAX_PLACES> = heapless::Vec::new();
         for place in known.chain(configured.map(Via::Direct)).chain(relays) {
-            if !places.iter().any(|held| held.place() == place.place()) {
+            if !places.iter().any(|held| held.place(None) == place.place(None)) {
                 let _ = places.push(place); // Full: see MAX_PLACES.
             }
         }
