@@ -1,6 +1,7 @@
 //! The endpoint's side: which relays carry for this node to one peer.
 
 use alloc::vec::Vec;
+use core::ops::RangeInclusive;
 use core::time::Duration;
 
 use super::{Receiver, RelayAddress, RelayHandles};
@@ -27,6 +28,10 @@ const BACKOFF: Duration = Duration::from_secs(1);
 
 /// The longest time that a relay is left alone, and the time after a refusal that only a configuration changes.
 const BACKOFF_LIMIT: Duration = Duration::from_secs(30);
+
+/// The longest time that a relay is left alone which does not reach the peer at the moment: nobody tells when it does again,
+/// and relays are asked only while somebody sends.
+const UNREACHABLE_LIMIT: Duration = Duration::from_secs(2);
 
 /// A leg is stated anew at most this often.
 const RESTATE_INTERVAL: Duration = Duration::from_secs(1);
@@ -142,9 +147,9 @@ impl Leg {
         };
     }
 
-    /// Leaves the relay alone for a time that grows with its failures, and for `at_least`.
-    fn refuse(&mut self, now: Instant, at_least: Duration) {
-        let backoff = (BACKOFF * (1 << self.failures.min(5))).clamp(at_least, BACKOFF_LIMIT);
+    /// Leaves the relay alone for a time that grows with its failures, within `bounds`.
+    fn refuse(&mut self, now: Instant, bounds: RangeInclusive<Duration>) {
+        let backoff = (BACKOFF * (1 << self.failures.min(5))).clamp(*bounds.start(), *bounds.end());
         self.failures += 1;
         self.remote = None;
         self.wanted = false;
@@ -188,7 +193,7 @@ impl RelayLegs {
         self.wanted = wanted;
         self.retain(handles, |leg| options.iter().any(|option| option.relay == leg.relay));
         for leg in self.legs.iter_mut().filter(|leg| leg.is_alive() && leg.until <= now) {
-            leg.refuse(now, Duration::ZERO);
+            leg.refuse(now, BACKOFF..=BACKOFF_LIMIT);
             leg.say = Some(Statement::Close);
         }
         if wanted {
@@ -263,9 +268,9 @@ impl RelayLegs {
                 leg.say = Some(Statement::Open);
                 leg.enter(now, LegState::Asked);
             }
-            RelayCloseReason::UNREACHABLE => leg.refuse(now, Duration::ZERO),
-            RelayCloseReason::QUOTA => leg.refuse(now, BACKOFF * 10),
-            _ => leg.refuse(now, BACKOFF_LIMIT),
+            RelayCloseReason::UNREACHABLE => leg.refuse(now, BACKOFF..=UNREACHABLE_LIMIT),
+            RelayCloseReason::QUOTA => leg.refuse(now, BACKOFF * 10..=BACKOFF_LIMIT),
+            _ => leg.refuse(now, BACKOFF_LIMIT..=BACKOFF_LIMIT),
         }
         was_open
     }
@@ -598,7 +603,7 @@ mod tests {
         for (reason, seconds) in [
             (RelayCloseReason::UNREACHABLE, 1),
             (RelayCloseReason::UNREACHABLE, 2),
-            (RelayCloseReason::UNREACHABLE, 4),
+            (RelayCloseReason::UNREACHABLE, 2),
             (RelayCloseReason::QUOTA, 10),
             (RelayCloseReason::REFUSED, 30),
             (RelayCloseReason::UNKNOWN_PEER, 30),
