@@ -26,9 +26,9 @@ mod ingress;
 mod maintain;
 mod outbox;
 mod relay;
-pub(crate) mod signal;
 #[cfg(test)]
 mod several;
+pub(crate) mod signal;
 mod too_long;
 mod transmit;
 mod view;
@@ -249,7 +249,7 @@ impl Node {
         membership::check(&identity.peer_id(), &config.own_prefixes, &config.peers)?;
         let mut rng = Rng::from_seed(seed);
         let (jar, gate) = (CookieJar::new(&mut rng), HelloGate::new(&mut rng));
-        let local = LocalKeys::new(&identity, &config, rng.array());
+        let local = LocalKeys::new(&identity, &config);
         let mut shared = Shared {
             local,
             crypto,
@@ -396,7 +396,7 @@ impl Node {
         for prefix in &config.prefixes {
             self.routes.insert(*prefix, index).expect("membership::check found no conflict");
         }
-        let keys = self.shared.local.peer_keys(&config.id);
+        let keys = self.shared.local.peer_keys(&config.id, self.shared.rng.array());
         self.by_static_key.insert(config.id.x25519(), index);
         self.by_id.insert(*config.id.as_bytes(), index);
         let mut peer = Peer::new(config, keys, self.shared.now);

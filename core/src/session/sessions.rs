@@ -14,7 +14,7 @@ use crate::path::Via;
 use crate::rng::Rng;
 use crate::time::Instant;
 
-/// Random bytes that a node draws when it is made: they tell a rekey from a restart.
+/// Random bytes that a node draws for each peer when it is made or the peer is added: they tell a rekey from a restart.
 pub type BootId = [u8; 16];
 
 /// Sessions that a peer began and that nothing has confirmed: at most this many at once.
