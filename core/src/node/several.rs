@@ -1,17 +1,19 @@
 //! Several nodes on one network without delay, for what concerns a third peer.
 
 use super::*;
-use crate::path::PathClass;
-use crate::relay::RelayAddress;
-use crate::wire::RelayRole;
-use core::num::NonZeroU32;
 use crate::config::NetworkId;
 use crate::overlay::{Batch, TunPacket};
+use crate::path::PathClass;
 use crate::path::SocketId;
+use crate::relay::RelayAddress;
 use crate::session::RustCrypto;
+use crate::wire::{Candidate, CandidateKind, NatVerdict, RelayRole, SignalBody, SignalRole};
 use alloc::vec;
+use core::num::NonZeroU32;
 
 const SOCKET: SocketInfo = SocketInfo { id: SocketId(0), family: Family::V4, port: 4100 };
+
+const ADDRESS: RelayAddress = RelayAddress { handle: NonZeroU32::MIN, token: 7 };
 
 /// Where a node is.
 fn at(node: usize) -> SocketAddr {
@@ -164,9 +166,16 @@ impl Net {
 
     /// The preferred way from one to the other.
     fn way(&self, from: usize, to: usize) -> Option<(Via, PathClass)> {
-        let node = &self.nodes[from];
-        let index = node.index_of(&id(to)).unwrap();
-        node.peer(index).unwrap().paths.preferred().map(|(_, path)| (path.via, path.class))
+        self.peer_of(from, to).paths.preferred().map(|(_, path)| (path.via, path.class))
+    }
+
+    /// The index by which a node knows another.
+    fn index(&self, node: usize, other: usize) -> PeerIndex {
+        self.nodes[node].index_of(&id(other)).unwrap()
+    }
+
+    fn peer_of(&self, node: usize, other: usize) -> &Peer {
+        self.nodes[node].peer(self.index(node, other)).unwrap()
     }
 
     fn dropped(&self, node: usize, reason: DropReason) -> u64 {
@@ -214,11 +223,8 @@ fn outgoing(node: &mut Node) -> Vec<Vec<u8>> {
 #[test]
 fn a_statement_that_overtook_an_older_one_stands() {
     let mut net = Net::new(3);
-    let (address, index) = (RelayAddress { handle: NonZeroU32::MIN, token: 7 }, |net: &Net, of, n| {
-        Node::index_of(&net.nodes[of], &id(n)).unwrap()
-    });
-    let (relay, other) = (index(&net, 0, 2), index(&net, 0, 1));
-    net.nodes[0].tell_open(relay, RelayRole::Request, other, address);
+    let (relay, other) = (net.index(0, 2), net.index(0, 1));
+    net.nodes[0].tell_open(relay, RelayRole::Request, other, ADDRESS);
     let mut open = outgoing(&mut net.nodes[0]);
     net.nodes[0].tell_close(relay, RelayRole::Request, *id(1).as_bytes(), RelayCloseReason::REFUSED);
     let mut close = outgoing(&mut net.nodes[0]);
@@ -242,8 +248,7 @@ fn a_relay_tells_a_peer_of_more_channels_than_its_queue_holds() {
     for other in 10..110 {
         let other = relay.index_of(&id(other)).unwrap();
         let Shared { channels, handles, rng, .. } = &mut relay.shared;
-        let address = RelayAddress { handle: NonZeroU32::MIN, token: 7 };
-        channels.open(net.now, client, other, address, handles, rng).unwrap();
+        channels.open(net.now, client, other, ADDRESS, handles, rng).unwrap();
     }
     relay.on_relay_restart(client);
     net.run(3_000);
@@ -252,4 +257,61 @@ fn a_relay_tells_a_peer_of_more_channels_than_its_queue_holds() {
     for node in [0, 2] {
         assert_eq!(net.dropped(node, DropReason::ControlOverflow), 0);
     }
+}
+
+#[test]
+fn what_must_arrive_does_after_the_peer_was_added_anew() {
+    let mut net = Net::new(3);
+    let (relay, other) = (net.index(0, 2), net.index(0, 1));
+    net.nodes[0].tell_open(relay, RelayRole::Request, other, ADDRESS);
+    net.run(100);
+    assert_eq!(net.nodes[2].shared.channels.len(), 1);
+    // The goodbye is lost.
+    net.wire = |_| false;
+    net.nodes[0].command(net.now, Command::SetPeers(vec![Net::peer(1, false, true)])).unwrap();
+    net.deliver();
+    net.wire = |_| true;
+    net.nodes[0]
+        .command(net.now, Command::SetPeers(vec![Net::peer(1, false, true), Net::peer(2, true, true)]))
+        .unwrap();
+    net.run(1_000);
+    let relay = net.index(0, 2);
+    net.nodes[0].tell_close(relay, RelayRole::Request, *id(1).as_bytes(), RelayCloseReason::REFUSED);
+    net.run(100);
+    assert!(net.nodes[2].shared.channels.is_empty());
+}
+
+/// A Signal with one candidate.
+fn signal(stamp: u64, candidate: SocketAddr) -> SignalBody {
+    let candidates = [Candidate { kind: CandidateKind::Reflexive, address: candidate }].into_iter().collect();
+    SignalBody { stamp, wants_answer: false, nat: NatVerdict::Unknown, candidates, results: heapless::Vec::new() }
+}
+
+#[test]
+fn the_first_check_goes_out_with_a_hello() {
+    let mut net = Net::with(3, |node, other| other == 2 || node == 2);
+    net.sent.clear();
+    let (carrier, mut scratch) = (net.index(1, 2), [0; SignalBody::SCRATCH_LEN]);
+    let body = signal(1, SocketAddr::from(([192, 0, 2, 200], 4100)));
+    net.nodes[1].on_signal(carrier, &body.to_signal(SignalRole::Carried(*id(0).as_bytes()), &mut scratch));
+    net.deliver();
+    let to: Vec<SocketAddr> = net.sent.iter().map(|(_, to, _)| *to).collect();
+    assert!(to.contains(&SocketAddr::from(([192, 0, 2, 200], 4100))), "{to:?}");
+}
+
+#[test]
+fn nobody_brings_signals_without_end() {
+    let mut net = Net::with(3, |node, other| other == 2 || node == 2);
+    let (carrier, mut scratch) = (net.index(1, 2), [0; SignalBody::SCRATCH_LEN]);
+    for stamp in 0..10_000 {
+        let body = signal(stamp, SocketAddr::from(([192, 0, 2, 200], 4100)));
+        net.nodes[1].on_signal(carrier, &body.to_signal(SignalRole::Carried(*id(0).as_bytes()), &mut scratch));
+    }
+    let counters = net.nodes[1].counters();
+    assert!(counters.signals_refused >= 9_744, "{}", counters.signals_refused);
+    net.run(10_000);
+    let before = net.nodes[1].counters().signals_refused;
+    let body = signal(20_000, SocketAddr::from(([192, 0, 2, 200], 4100)));
+    net.nodes[1].on_signal(carrier, &body.to_signal(SignalRole::Own, &mut scratch));
+    assert_eq!(net.nodes[1].counters().signals_refused, before, "only for a while");
 }
