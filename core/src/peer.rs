@@ -250,6 +250,8 @@ pub(crate) struct Peer {
     pub(crate) next_fragment: u32,
     /// How many Signals of the peer are carried.
     pub(crate) carried: Bucket,
+    /// How many Signals it brings, its own and those of others.
+    pub(crate) brought: Bucket,
     wanted_until: Instant,
     keepalives: u32,
 }
@@ -294,6 +296,7 @@ impl Peer {
             reassembly: None,
             next_fragment: 0,
             carried: Bucket::default(),
+            brought: Bucket::default(),
             wanted_until: Instant::ORIGIN,
             keepalives: 0,
         }

@@ -243,9 +243,15 @@ impl Node {
         }
     }
 
+    /// The relays of a peer's legs that cannot be told anything more at the moment.
+    fn full_relays(&self, index: PeerIndex) -> heapless::Vec<PeerIndex, MAX_LEGS> {
+        let legs = self.peer(index).and_then(|peer| peer.legs.as_ref());
+        legs.iter().flat_map(|legs| legs.iter()).map(|leg| leg.relay).filter(|relay| !self.has_room(*relay)).collect()
+    }
+
     fn poll_leg(&mut self, index: PeerIndex) -> Option<LegAction> {
-        let (peer, shared) = self.peer_mut(index)?;
-        peer.legs.as_mut()?.poll(shared.now)
+        let (now, full) = (self.shared.now, self.full_relays(index));
+        self.peer_mut(index)?.0.legs.as_mut()?.poll(now, |relay| !full.contains(&relay))
     }
 
     /// Whether a relay could carry to a peer.
@@ -350,13 +356,25 @@ impl Node {
         }
     }
 
-    fn tell_open(&mut self, to: PeerIndex, role: RelayRole, other: PeerIndex, address: RelayAddress) {
+    pub(super) fn tell_open(&mut self, to: PeerIndex, role: RelayRole, other: PeerIndex, address: RelayAddress) {
         let Some(peer) = self.peer(other).map(|peer| *peer.config.id.as_bytes()) else { return };
+        if role == RelayRole::Offer && !self.has_room(to) {
+            return self.shared.channels.defer(to, other);
+        }
         let open = RelayOpen { role, peer, handle: address.handle, token: address.token };
         self.deliver(to, Topic::Relay(role, other), &Message::RelayOpen(open));
     }
 
-    fn tell_close(&mut self, to: PeerIndex, role: RelayRole, peer: [u8; 32], reason: RelayCloseReason) {
+    /// Tells a peer of the channels for which its queue had no room.
+    pub(super) fn tell_deferred(&mut self, index: PeerIndex) {
+        while self.has_room(index)
+            && let Some((partner, address)) = self.shared.channels.take_deferred(index)
+        {
+            self.tell_open(index, RelayRole::Offer, partner, address);
+        }
+    }
+
+    pub(super) fn tell_close(&mut self, to: PeerIndex, role: RelayRole, peer: [u8; 32], reason: RelayCloseReason) {
         // About a peer that is not known here there is nothing to keep in order.
         let other = self.by_id.get(&peer).copied().unwrap_or(to);
         self.deliver(to, Topic::Relay(role, other), &Message::RelayClose(RelayClose { role, peer, reason }));
