@@ -7,6 +7,7 @@
 //! | `world` | hosts, network and clock; the events of all of them in order of time |
 //! | `apply` | what each op does to a world |
 //! | `heal` | the second phase: faults end, and everybody must reach everybody soon |
+//! | `trial` | the third phase, where nothing is lost: what a healed world is put to |
 //! | `host` | one machine: its node, its configuration, its sockets |
 //! | `network` | links, NATs and firewalls, what theory says of them, and the attacker's memory |
 //! | `traffic` | packets whose every byte is known beforehand |
@@ -36,13 +37,15 @@ mod parallel;
 mod script;
 mod trace;
 mod traffic;
+mod trial;
 mod world;
 
 pub use coverage::Coverage;
 pub use crypto::AuditedCrypto;
 pub use host::{BoxSpec, Host, HostSpec, Topology};
 pub use network::{
-    Attachment, Behaviour, Captured, Fate, Link, NatBox, NatKind, Network, PORT, Reach, Realm, Record, ghost, socket_of,
+    Attachment, Audit, Behaviour, Captured, Fate, Link, NatBox, NatKind, Network, PORT, Reach, Realm, Record, ghost,
+    socket_of,
 };
 pub use op::{Op, Origin, ParseError, Profile, Traffic, Way, any_op, any_ops};
 pub use parallel::in_parallel;
