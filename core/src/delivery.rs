@@ -79,11 +79,9 @@ impl Delivery {
         self.queue.cancel_all(|topic| topic.concerns(peer));
     }
 
-    /// Whether a packet should be put into the outbox; says so once for each.
-    pub(crate) fn wants_packet(&mut self) -> bool {
-        let due = !self.flushing && self.queue.has_queued() && self.blocked_until.is_none();
-        self.flushing |= due;
-        due
+    /// Whether a packet should be put into the outbox.
+    pub(crate) fn wants_packet(&self) -> bool {
+        !self.flushing && self.queue.has_queued() && self.blocked_until.is_none()
     }
 
     /// Writes a packet of messages for the path `slot` into `payload`. Returns its length, or `None` where nothing may be

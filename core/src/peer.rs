@@ -60,7 +60,7 @@ const QUEUE_BYTES: usize = 256 * 1024;
 const QUEUE_LIFETIME: Duration = Duration::from_secs(10);
 
 /// Pings of the operator that wait for an answer.
-const MAX_PINGS: usize = 16;
+pub(crate) const MAX_PINGS: usize = 16;
 
 /// A Ping of the operator that has no answer after this long makes room for another.
 const PING_LIFETIME: Duration = Duration::from_secs(10);
@@ -209,7 +209,7 @@ pub(crate) struct Peer {
     pub(crate) receipts: Receipts,
     pub(crate) link: Link,
     /// The handshake that this node began, until its HelloAck comes.
-    pub(crate) initiation: Option<Initiation>,
+    pub(crate) initiation: Option<Box<Initiation>>,
     /// Set while this node seeks new keys.
     pub(crate) greeting: Option<Greeting>,
     /// The boot id of the peer's present life, as its last confirmed session states it.
@@ -224,7 +224,8 @@ pub(crate) struct Peer {
     pub(crate) departed: bool,
     /// The session that is being confirmed is with a new life of the peer.
     pub(crate) restarted: bool,
-    pub(crate) pings: heapless::Vec<OperatorPing, MAX_PINGS>,
+    /// At most [`MAX_PINGS`].
+    pub(crate) pings: Vec<OperatorPing>,
     /// This node's address as the peer sees it.
     pub(crate) observed: Option<SocketAddr>,
     pub(crate) last_sent: Instant,
@@ -278,7 +279,7 @@ impl Peer {
             heard_at: None,
             departed: false,
             restarted: false,
-            pings: heapless::Vec::new(),
+            pings: Vec::new(),
             observed: None,
             last_sent: now,
             last_received: None,
@@ -458,6 +459,10 @@ impl Peer {
             (self.keepalive_at(), "keepalive"),
             (self.delivery.as_ref().map_or(Instant::FAR_FUTURE, |d| d.next_deadline(&self.paths)), "delivery"),
             (self.legs.as_ref().map_or(Instant::FAR_FUTURE, |legs| legs.next_deadline()), "relay"),
+            (
+                self.reassembly.as_ref().and_then(|held| held.next_deadline()).unwrap_or(Instant::FAR_FUTURE),
+                "fragments",
+            ),
             (self.search.as_ref().map_or(Instant::FAR_FUTURE, |search| search.next_deadline()), "search"),
         ];
         deadlines.into_iter().min().expect("the list is not empty")

@@ -14,7 +14,8 @@
 //! Each turn does a bounded amount of work for every source and then yields, so that neither a flood on one side nor a
 //! burst on the other keeps timers, requests or the rest of the runtime waiting for more than some milliseconds.
 //!
-//! Without privileges, [`memory_tun`] stands in for the TUN interface:
+//! Without privileges, [`memory_tun`] stands in for the TUN interface, and for a network that this host does not have
+//! [`memory_udp`] for the sockets:
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -48,6 +49,7 @@ mod crypto;
 mod engine;
 #[cfg(target_os = "linux")]
 mod linux;
+mod memory_udp;
 mod tun;
 mod udp;
 
@@ -62,9 +64,10 @@ pub use counters::{Count, RuntimeCounters};
 pub use crypto::{Ring, aes_is_fast};
 pub use engine::{
     Bootstrap, Device, Engine, EngineConfig, EngineHandle, Exit, PingError, Pong, Reload, ReloadError, StartError,
-    Stopped,
+    Stopped, Underlay,
 };
 pub use host::network::NetworkError;
 pub use host::tun::TunError;
+pub use memory_udp::{MemoryDatagram, MemoryUdp, MemoryUdpNetwork, memory_udp};
 pub use tun::{MemoryTun, MemoryTunHost, TunConfig, VNET_HEADER, memory_tun};
 pub use udp::BindError;

@@ -16,6 +16,7 @@ use vine_core::path::Family;
 use crate::address::ListenAddr;
 use crate::counters::{Count, RuntimeCounters};
 use crate::host::socket::{self, SendFault};
+use crate::memory_udp::MemoryUdp;
 
 /// Size asked for of both socket buffers. A TCP burst leaves as many 64 KiB sends; with the default of 208 KiB the
 /// kernel drops most of them. 7 MiB is what WireGuard's userspace implementations settled on.
@@ -54,18 +55,88 @@ pub(crate) enum Sent {
     Blocked(usize),
 }
 
-/// One bound UDP socket.
+/// A UDP socket of an engine.
+pub(crate) enum Udp {
+    /// One of this host.
+    Kernel(KernelUdp),
+    /// Two queues, and where what they drop is counted.
+    Memory(MemoryUdp, Arc<RuntimeCounters>),
+}
+
+impl Udp {
+    /// Opens a socket of this host; must be called inside a tokio runtime.
+    pub(crate) fn bind(listen: ListenAddr, counters: Arc<RuntimeCounters>) -> Result<Udp, BindError> {
+        KernelUdp::bind(listen, counters).map(Udp::Kernel)
+    }
+
+    /// The address that the socket is bound to, with the port that the kernel chose.
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        match self {
+            Udp::Kernel(socket) => socket.local_addr(),
+            Udp::Memory(socket, _) => socket.bound(),
+        }
+    }
+
+    /// The only family of addresses that the socket reaches.
+    pub(crate) fn family(&self) -> Family {
+        Family::of(&self.local_addr())
+    }
+
+    /// Waits for datagrams.
+    pub(crate) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Udp::Kernel(socket) => socket.poll_readable(cx),
+            Udp::Memory(socket, _) => socket.poll_readable(cx),
+        }
+    }
+
+    /// Waits for room in the send buffer, after [`Sent::Blocked`].
+    pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Udp::Kernel(socket) => socket.poll_writable(cx),
+            Udp::Memory(..) => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Receives what is there, and at most one batch. Returns whether there may be more.
+    pub(crate) fn receive(&mut self, into: &mut Received) -> bool {
+        match self {
+            Udp::Kernel(socket) => socket.receive(into),
+            Udp::Memory(socket, _) => socket.receive(into),
+        }
+    }
+
+    /// Sends `bytes[from..]` to one destination as datagrams of `segment` bytes, the last one shorter or equal, from the
+    /// local address given or from one that the kernel chooses.
+    pub(crate) fn send(
+        &mut self,
+        remote: SocketAddr,
+        local: Option<IpAddr>,
+        bytes: &[u8],
+        segment: usize,
+        from: usize,
+    ) -> Sent {
+        match self {
+            Udp::Kernel(socket) => socket.send(remote, local, bytes, segment, from),
+            Udp::Memory(socket, counters) => {
+                socket.send(remote, local, bytes.get(from..).unwrap_or_default(), segment, counters);
+                Sent::Done
+            }
+        }
+    }
+}
+
+/// One bound UDP socket of this host.
 #[derive(Debug)]
-pub(crate) struct Udp {
+pub(crate) struct KernelUdp {
     io: tokio::net::UdpSocket,
     state: UdpSocketState,
     local: SocketAddr,
     counters: Arc<RuntimeCounters>,
 }
 
-impl Udp {
-    /// Opens a socket; must be called inside a tokio runtime.
-    pub(crate) fn bind(listen: ListenAddr, counters: Arc<RuntimeCounters>) -> Result<Udp, BindError> {
+impl KernelUdp {
+    fn bind(listen: ListenAddr, counters: Arc<RuntimeCounters>) -> Result<KernelUdp, BindError> {
         let fault = |error: io::Error| match error.kind() {
             io::ErrorKind::AddrInUse => BindError::InUse(listen),
             io::ErrorKind::AddrNotAvailable => BindError::NoSuchAddress(listen),
@@ -75,7 +146,7 @@ impl Udp {
         Self::open(listen.0, counters).map_err(fault)
     }
 
-    fn open(address: SocketAddr, counters: Arc<RuntimeCounters>) -> io::Result<Udp> {
+    fn open(address: SocketAddr, counters: Arc<RuntimeCounters>) -> io::Result<KernelUdp> {
         let raw = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         if address.is_ipv6() {
             // An IPv4 peer must have one address here, not a second one in IPv4-mapped form.
@@ -87,7 +158,7 @@ impl Udp {
         let io = tokio::net::UdpSocket::from_std(raw.into())?;
         let state = Self::new_state(&io)?;
         let local = io.local_addr()?;
-        Ok(Udp { io, state, local, counters })
+        Ok(KernelUdp { io, state, local, counters })
     }
 
     fn new_state(io: &tokio::net::UdpSocket) -> io::Result<UdpSocketState> {
@@ -96,28 +167,19 @@ impl Udp {
         Ok(state)
     }
 
-    /// The address that the socket is bound to, with the port that the kernel chose.
-    pub(crate) fn local_addr(&self) -> SocketAddr {
+    fn local_addr(&self) -> SocketAddr {
         self.local
     }
 
-    /// The only family of addresses that the socket reaches.
-    pub(crate) fn family(&self) -> Family {
-        Family::of(&self.local)
-    }
-
-    /// Waits for datagrams.
-    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.io.poll_recv_ready(cx)
     }
 
-    /// Waits for room in the send buffer, after [`Sent::Blocked`].
-    pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.io.poll_send_ready(cx)
     }
 
-    /// Receives what is there, and at most one batch. Returns whether there may be more.
-    pub(crate) fn receive(&self, into: &mut Received) -> bool {
+    fn receive(&self, into: &mut Received) -> bool {
         into.count = 0;
         let result = self.io.try_io(Interest::READABLE, || {
             into.count = self.state.recv(UdpSockRef::from(&self.io), &mut into.slices.get(), &mut into.meta)?;
@@ -135,16 +197,7 @@ impl Udp {
         }
     }
 
-    /// Sends `bytes[from..]` to one destination as datagrams of `segment` bytes, the last one shorter or equal, from the
-    /// local address given or from one that the kernel chooses.
-    pub(crate) fn send(
-        &mut self,
-        remote: SocketAddr,
-        local: Option<IpAddr>,
-        bytes: &[u8],
-        segment: usize,
-        from: usize,
-    ) -> Sent {
+    fn send(&mut self, remote: SocketAddr, local: Option<IpAddr>, bytes: &[u8], segment: usize, from: usize) -> Sent {
         let mut at = from;
         while at < bytes.len() {
             let end = bytes.len().min(at + self.most_per_send(segment));
@@ -309,6 +362,28 @@ impl Received {
         }
     }
 
+    pub(crate) fn clear(&mut self) {
+        self.count = 0;
+    }
+
+    /// Whether the batch takes another datagram.
+    pub(crate) fn has_room(&self) -> bool {
+        self.count < BATCH_SIZE
+    }
+
+    /// Adds a datagram, if there is room.
+    pub(crate) fn put(&mut self, remote: SocketAddr, local: Option<IpAddr>, bytes: &[u8]) {
+        let slice = self.slices.0.chunks_exact_mut(RECEIVE_ROOM).nth(self.count);
+        let (Some(meta), Some(room)) = (self.meta.get_mut(self.count), slice.and_then(|at| at.get_mut(..bytes.len())))
+        else {
+            return;
+        };
+        room.copy_from_slice(bytes);
+        *meta = RecvMeta::default();
+        (meta.addr, meta.dst_ip, meta.len, meta.stride) = (remote, local, bytes.len(), bytes.len());
+        self.count += 1;
+    }
+
     /// What the last receive brought.
     pub(crate) fn arrivals(&mut self) -> impl Iterator<Item = Arrival<'_>> {
         let slices = self.slices.0.chunks_exact_mut(RECEIVE_ROOM);
@@ -334,12 +409,12 @@ mod tests {
     use super::*;
     use std::future::poll_fn;
 
-    fn bind(text: &str) -> Udp {
-        Udp::bind(text.parse().unwrap(), Arc::default()).unwrap()
+    fn bind(text: &str) -> KernelUdp {
+        KernelUdp::bind(text.parse().unwrap(), Arc::default()).unwrap()
     }
 
     /// Receives until `bytes` bytes are there; returns the datagrams' sizes.
-    async fn sizes(socket: &Udp, mut bytes: usize) -> Vec<usize> {
+    async fn sizes(socket: &KernelUdp, mut bytes: usize) -> Vec<usize> {
         let mut received = Received::new();
         let mut sizes = Vec::new();
         while bytes > 0 {
@@ -415,9 +490,9 @@ mod tests {
     #[tokio::test]
     async fn a_port_in_use_is_named() {
         let a = bind("udp://127.0.0.1:0");
-        let error = Udp::bind(ListenAddr(a.local_addr()), Arc::default()).unwrap_err().to_string();
+        let error = KernelUdp::bind(ListenAddr(a.local_addr()), Arc::default()).unwrap_err().to_string();
         assert!(error.contains(&a.local_addr().to_string()) && error.contains("ss -lunp"), "{error}");
-        let error = Udp::bind("udp://192.0.2.1:9".parse().unwrap(), Arc::default()).unwrap_err();
+        let error = KernelUdp::bind("udp://192.0.2.1:9".parse().unwrap(), Arc::default()).unwrap_err();
         assert!(matches!(error, BindError::NoSuchAddress(_)), "{error}");
     }
 }

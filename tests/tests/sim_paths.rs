@@ -240,6 +240,8 @@ fn a_host_that_sleeps_hears_nothing_and_is_back_at_once() {
         world.stream(1, 0, millis(50));
         world.time_to_meet(0, 1, secs(1));
         world.run_for(secs(5));
+        // What it does at the very moment that it falls asleep it has done.
+        world.run_for(Duration::from_nanos(1));
         let start = world.now();
         world.suspend(0);
         world.stream(1, 0, millis(50));

@@ -331,8 +331,12 @@ fn the_demo_tells_what_happened() {
     let desk = Desk::new();
     let said = desk.vine(&["demo"]);
     said.exits(0).says(&[
-        "alpha   met beta directly by udp 127.0.0.1",
-        "5 pings to fd42:0:0:3::1 (gamma), all answered",
+        "alpha   met beta directly by udp 192.0.2.11 -> 192.0.2.12:4100",
+        "beta    and gamma talk directly after signaling",
+        "alpha   and gamma talk through the relay",
+        "fd42:0:0:2::1 in",
+        "without an answer; since then pings go through the relay",
+        "direct again in both directions",
         "not one datagram came back",
         "is back with the same identity",
         "alpha   knows that gamma is gone",

@@ -21,8 +21,8 @@ impl Node {
     pub(super) fn flush_delivery(&mut self, index: PeerIndex) {
         let Some((peer, shared)) = self.peer_mut(index) else { return };
         let ready = peer.sessions.current.is_some() && peer.paths.preferred_slot().is_some();
-        if ready && peer.delivery.as_mut().is_some_and(|delivery| delivery.wants_packet()) {
-            shared.send(Outgoing::Reliable { peer: index, probe: None });
+        if ready && let Some(delivery) = peer.delivery.as_mut().filter(|delivery| delivery.wants_packet()) {
+            delivery.flushing = shared.send(Outgoing::Reliable { peer: index, probe: None });
         }
     }
 

@@ -96,9 +96,13 @@ impl Node {
         let mirror = self.peer(index).and_then(|peer| peer.paths.mirror());
         let Some(carriage) = mirror.and_then(|(_, via)| self.carriage(Some(index), via)) else { return };
         let Some((peer, shared)) = self.peer_mut(index) else { return };
+        let spare = peer.paths.standby().map_or(0, |(_, path)| path.room() + path.overhead());
         for datagram in batch.bytes().get(from..).unwrap_or_default().chunks(batch.stride().max(1)) {
             let Some(envelope) = datagram.get(skip..) else { continue };
             let Ok(header) = Header::decode(envelope) else { continue };
+            if envelope.len() + carriage.header.map_or(0, |header| header.len()) > spare {
+                continue;
+            }
             if !peer.paths.take_mirror(shared.now, header.msg_id().counter(), envelope.len()) {
                 return;
             }

@@ -3,7 +3,7 @@
 use super::{Control, Node, Origin, Outgoing, PeerIndex, STRANGER_INTERVAL};
 use crate::counters::DropReason;
 use crate::event::Event;
-use crate::path::{FourTuple, Proof, Switch, SwitchReason, Via};
+use crate::path::{FourTuple, PathClass, Proof, Switch, SwitchReason, Via};
 use crate::peer::Link;
 use crate::session::handshake::MAX_PLACES;
 use crate::session::noise::Claim;
@@ -121,10 +121,12 @@ impl Node {
         let index = self.shared.indices.owner(header.session()).ok_or(DropReason::UnknownSession)?;
         let now = self.shared.now;
         let (peer, shared) = self.peer_mut(index).ok_or(DropReason::UnknownSession)?;
+        let was_signaled = peer.class_of(&path) == PathClass::SignalingThenDirect;
         let initiation = peer.initiation.as_mut().filter(|i| i.index == header.session());
         let initiation = initiation.ok_or(DropReason::UnknownSession)?;
         // An answer from elsewhere may have been caught and sent on by somebody: nothing went there yet.
-        let was_asked = initiation.asked.iter().any(|asked| asked.admits(&path));
+        // Where a Signal named the address, another may have named it to have somebody flooded: a Ping finds out.
+        let was_asked = !was_signaled && initiation.asked.iter().any(|asked| asked.admits(&path));
         let agreed = initiation.read_ack(&shared.local, &ack, &*shared.crypto).map_err(|_| DropReason::Handshake)?;
         peer.initiation = None;
         peer.greeting = None;
@@ -308,7 +310,7 @@ impl Node {
         let stamp = shared.stamp();
         match shared.local.greet(&peer.keys, local_index, stamp, cookie, &shared.rng.secret(), now) {
             Ok(initiation) => {
-                peer.initiation = Some(initiation);
+                peer.initiation = Some(initiation.into());
                 self.send_hello(index);
             }
             Err(_) => shared.indices.release(local_index),

@@ -10,7 +10,9 @@ use crate::overlay::{IpPacket, RouteTable, clamp_mss, is_tcp_syn};
 use crate::path::{FourTuple, PathSlot, PathState, Proof, Via};
 use crate::peer::{Link, OperatorPing};
 use crate::session::{OpenError, Session};
-use crate::wire::{EnvelopeType, Flags, FragmentPart, Header, HeaderError, Lane, Message, Messages, Payload};
+use crate::wire::{
+    EnvelopeType, Flags, FragmentPart, Header, HeaderError, Lane, Message, Messages, Payload, RelayCloseReason,
+};
 
 /// What a datagram was, where it was more than control.
 #[derive(Debug)]
@@ -271,7 +273,7 @@ impl Node {
                 self.hint_search();
             }
         } else {
-            self.on_check_answered(index, token, held);
+            self.on_check_answered(index, token, held, Some(observed).filter(|observed| *observed != UNSPECIFIED));
         }
         self.update_paths(index);
     }
@@ -299,6 +301,9 @@ impl Node {
     }
 
     fn on_fragment(&mut self, index: PeerIndex, part: FragmentPart<'_>) -> Result<(), DropReason> {
+        if part.bytes().len() == usize::from(part.total()) {
+            return Err(DropReason::Malformed); // Nobody cuts what is whole.
+        }
         let Some((peer, shared)) = self.peer_mut(index) else { return Ok(()) };
         let reassembly = peer.reassembly.get_or_insert_default();
         let whole = reassembly.push(shared.now, part);
@@ -326,10 +331,13 @@ impl Node {
         peer.departed = true;
         peer.delivery = None;
         peer.search = None;
+        peer.reassembly = None;
         if !peer.config.endpoints.is_empty() {
             peer.greet_later(shared.now);
         }
         self.set_down(index, DownReason::Closed);
+        self.close_channels(index, RelayCloseReason::UNREACHABLE);
+        self.leave_relay(index);
     }
 
     /// Reports a peer down, once.

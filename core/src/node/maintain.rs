@@ -17,6 +17,7 @@ impl Node {
         self.maintain_legs(index);
         self.maintain_search(index);
         self.maintain_delivery(index);
+        self.maintain_reassembly(index);
         self.reschedule(index);
     }
 
@@ -51,13 +52,14 @@ impl Node {
         let now = shared.now;
         peer.paths.check_liveness(now, || shared.rng.u64());
         peer.paths.warm_standby(now, || shared.rng.u64());
-        let (lost, in_doubt) = (peer.is_lost(now), peer.session_in_doubt(now));
-        if in_doubt {
+        self.send_probes(index);
+        self.ask_silent_relays(index);
+        self.update_paths(index);
+        let Some((peer, _)) = self.peer_mut(index) else { return };
+        if peer.session_in_doubt(now) {
             peer.greet(now);
         }
-        self.send_probes(index);
-        self.update_paths(index);
-        if lost {
+        if peer.is_lost(now) {
             self.set_down(index, DownReason::Unreachable);
         }
     }
@@ -108,6 +110,19 @@ impl Node {
                 shared.send(Outgoing::Control { peer: index, slot, message: Control::Keepalive });
             }
             (_, None) => {}
+        }
+    }
+
+    /// Forgets packets of which parts were lost.
+    fn maintain_reassembly(&mut self, index: PeerIndex) {
+        let Some((peer, shared)) = self.peer_mut(index) else { return };
+        let Some(reassembly) = peer.reassembly.as_mut() else { return };
+        reassembly.handle_timeout(shared.now);
+        for _ in 0..reassembly.take_dropped() {
+            shared.counters.drop(DropReason::Reassembly);
+        }
+        if reassembly.next_deadline().is_none() {
+            peer.reassembly = None;
         }
     }
 

@@ -52,7 +52,7 @@ use crate::membership;
 use crate::overlay::{PeerIndex, Prefix, RouteTable};
 use crate::path::mapping::Observations;
 use crate::path::{Family, FourTuple, PathSlot, SocketInfo, Via};
-use crate::peer::{Link, OperatorPing, Peer};
+use crate::peer::{Link, MAX_PINGS, OperatorPing, Peer};
 use crate::relay::{RelayHandles, RelayLimits, RelayTable};
 use crate::rng::Rng;
 use crate::session::handshake::LocalKeys;
@@ -99,20 +99,20 @@ pub struct Node {
 #[derive(Debug, Default)]
 struct Peers {
     /// `None` where a removed peer was; its index is given to the next new one.
-    slots: Vec<Option<Peer>>,
+    slots: Vec<Option<Box<Peer>>>,
 }
 
 impl Peers {
     fn get(&self, index: PeerIndex) -> Option<&Peer> {
-        self.slots.get(index.0 as usize)?.as_ref()
+        self.slots.get(index.0 as usize)?.as_deref()
     }
 
     fn get_mut(&mut self, index: PeerIndex) -> Option<&mut Peer> {
-        self.slots.get_mut(index.0 as usize)?.as_mut()
+        self.slots.get_mut(index.0 as usize)?.as_deref_mut()
     }
 
     fn iter(&self) -> impl Iterator<Item = (PeerIndex, &Peer)> {
-        self.slots.iter().zip(0u32..).filter_map(|(peer, index)| Some((PeerIndex(index), peer.as_ref()?)))
+        self.slots.iter().zip(0u32..).filter_map(|(peer, index)| Some((PeerIndex(index), peer.as_deref()?)))
     }
 
     /// The indices of the peers there are, apart from them.
@@ -130,10 +130,10 @@ impl Peers {
         if self.slots.len() <= slot {
             self.slots.resize_with(slot + 1, || None);
         }
-        self.slots[slot] = Some(peer);
+        self.slots[slot] = Some(peer.into());
     }
 
-    fn remove(&mut self, index: PeerIndex) -> Option<Peer> {
+    fn remove(&mut self, index: PeerIndex) -> Option<Box<Peer>> {
         self.slots.get_mut(index.0 as usize)?.take()
     }
 
@@ -180,11 +180,13 @@ struct Shared {
 }
 
 impl Shared {
-    /// Queues a datagram, or counts that there was no room.
-    fn send(&mut self, send: Outgoing) {
-        if !self.outbox.push(send) {
+    /// Queues a datagram, or counts that there was no room. Returns whether there was.
+    fn send(&mut self, send: Outgoing) -> bool {
+        let queued = self.outbox.push(send);
+        if !queued {
             self.counters.drop(DropReason::ControlOverflow);
         }
+        queued
     }
 
     /// Queues what waits for a peer's session, as far as it is not queued already.
@@ -320,10 +322,21 @@ impl Node {
     /// Does what is due at `now`. Early and late calls are harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.advance(now);
+        if self.shared.shut_down {
+            return;
+        }
+        let mut last = None;
+        let mut rounds = 0;
         while let Some((deadline, index)) = self.timers.peek()
             && deadline <= self.shared.now
         {
+            rounds = if last.replace(index) == Some(index) { rounds + 1 } else { 0 };
             self.maintain(index);
+            if rounds >= MAX_ROUNDS {
+                // A deadline that nothing serves is a bug; it may not take the node with it.
+                debug_assert!(false, "a peer wants {:?} for ever", self.peer(index).map(|peer| peer.next_deadline()));
+                self.timers.set(index, self.shared.now + Duration::from_millis(10));
+            }
         }
         if self.shared.channels.next_deadline() <= self.shared.now {
             self.expire_channels();
@@ -395,16 +408,14 @@ impl Node {
 
     /// Removes a peer without a word to it.
     fn remove_peer(&mut self, index: PeerIndex) {
-        self.close_legs(index);
-        self.close_channels(index, RelayCloseReason::UNKNOWN_PEER);
         for other in self.peers.indices() {
-            if let Some((other, shared)) = self.peer_mut(other) {
-                other.paths.remove_relay(shared.now, index);
-                if let Some(delivery) = other.delivery.as_mut() {
-                    delivery.forget(index);
-                }
+            if let Some(delivery) = self.peer_mut(other).and_then(|(other, _)| other.delivery.as_mut()) {
+                delivery.forget(index);
             }
         }
+        self.close_legs(index);
+        self.close_channels(index, RelayCloseReason::UNKNOWN_PEER);
+        self.leave_relay(index);
         self.shared.observations.forget(index);
         let Some(mut peer) = self.peers.remove(index) else { return };
         peer.sessions.close_all(&mut self.shared.indices);
@@ -506,14 +517,15 @@ impl Node {
         }
         let usable = age.is_some_and(|age| age != KeyAge::Expired);
         let result = match peer.paths.preferred().map(|(slot, path)| (slot, path.via, path.class)) {
+            Some(_) if usable && peer.pings.len() >= MAX_PINGS => Err(CommandError::TooManyPings),
             Some((slot, path, class)) if usable => {
                 let wire_token = shared.rng.u64();
                 let ping = OperatorPing { token, wire_token, sent: now, path, class };
-                peer.pings.push(ping).map_err(|_| CommandError::TooManyPings).map(|()| {
-                    shared.send(Outgoing::Control { peer: index, slot, message: Control::Ping { token: wire_token } });
-                    // Where nobody answers, reports are to know it too.
-                    peer.paths.probe(now, slot, shared.rng.u64());
-                })
+                peer.pings.push(ping);
+                shared.send(Outgoing::Control { peer: index, slot, message: Control::Ping { token: wire_token } });
+                // Where nobody answers, reports are to know it too.
+                peer.paths.probe(now, slot, shared.rng.u64());
+                Ok(())
             }
             _ => {
                 peer.note_demand(now);
@@ -558,6 +570,9 @@ impl Node {
 
 /// Wherever a slot is needed and none is proven: the first. A path set always has it once a path was inserted.
 const FIRST_SLOT: PathSlot = PathSlot(0);
+
+/// Times that one peer's deadline may come at one moment: what one thing makes due, another may serve.
+const MAX_ROUNDS: u32 = 16;
 
 /// Reports of strangers that tried to connect are at least this far apart.
 const STRANGER_INTERVAL: Duration = Duration::from_secs(1);

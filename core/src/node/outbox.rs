@@ -13,6 +13,10 @@ use crate::wire::CloseReason;
 /// Descriptions that wait at once; a new one beyond that is refused and counted.
 const CAPACITY: usize = 4096;
 
+/// Packets for the host and copies and fragments of packets that wait at once; a new one beyond that is refused and counted.
+/// They wait behind everything else, so that no amount of them holds up what keeps sessions and paths alive.
+const BULK: usize = 1024;
+
 /// Events that wait at once; the oldest gives way.
 const EVENTS: usize = 1024;
 
@@ -64,27 +68,32 @@ pub(crate) enum Control {
 #[derive(Debug)]
 pub(crate) struct Outbox {
     sends: VecDeque<Outgoing>,
+    bulk: VecDeque<Outgoing>,
     events: VecDeque<Event>,
 }
 
 impl Outbox {
     pub(crate) fn new() -> Outbox {
         // Room that steady traffic does not outgrow, so that it allocates nothing.
-        Outbox { sends: VecDeque::with_capacity(256), events: VecDeque::with_capacity(64) }
+        Outbox { sends: VecDeque::with_capacity(256), bulk: VecDeque::new(), events: VecDeque::with_capacity(64) }
     }
 
     /// Queues a datagram. Returns false where the queue is full.
     #[must_use]
     pub(crate) fn push(&mut self, send: Outgoing) -> bool {
-        let room = self.sends.len() < CAPACITY;
+        let (queue, capacity) = match send {
+            Outgoing::Ready { .. } | Outgoing::Host { .. } => (&mut self.bulk, BULK),
+            _ => (&mut self.sends, CAPACITY),
+        };
+        let room = queue.len() < capacity;
         if room {
-            self.sends.push_back(send);
+            queue.push_back(send);
         }
         room
     }
 
     pub(crate) fn pop(&mut self) -> Option<Outgoing> {
-        self.sends.pop_front()
+        self.sends.pop_front().or_else(|| self.bulk.pop_front())
     }
 
     /// Takes out what is for a peer that is no more: its index will be another's. What is made already goes.
@@ -104,6 +113,7 @@ impl Outbox {
     /// Takes out all that was to be sent.
     pub(crate) fn clear_sends(&mut self) {
         self.sends.clear();
+        self.bulk.clear();
     }
 
     pub(crate) fn report(&mut self, event: Event) {
@@ -118,6 +128,6 @@ impl Outbox {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.sends.is_empty() && self.events.is_empty()
+        self.sends.is_empty() && self.bulk.is_empty() && self.events.is_empty()
     }
 }

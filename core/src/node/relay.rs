@@ -5,7 +5,9 @@ use crate::counters::DropReason;
 use crate::delivery::Topic;
 use crate::path::{FourTuple, MAX_PATHS, PathClass, Via};
 use crate::peer::Peer;
-use crate::relay::{LegAction, MAX_LEGS, Receiver, RelayAddress, RelayLegs, RelayOption, RelayRefusal};
+use crate::relay::{
+    LegAction, LegState, LegView, MAX_LEGS, Receiver, RelayAddress, RelayLegs, RelayOption, RelayRefusal,
+};
 use crate::wire::{EnvelopeType, HEADER_LEN, Header, Message, RelayClose, RelayCloseReason, RelayOpen, RelayRole};
 
 /// How an envelope to a peer leaves this node.
@@ -181,6 +183,24 @@ impl Node {
         }
     }
 
+    /// A path through a relay is in doubt: its leg is stated anew, and the relay itself may be gone.
+    pub(super) fn ask_silent_relays(&mut self, index: PeerIndex) {
+        let Some((peer, shared)) = self.peer_mut(index) else { return };
+        let now = shared.now;
+        let silent: heapless::Vec<PeerIndex, MAX_PATHS> = peer.paths.newly_silent_relays(now).collect();
+        for relay in silent {
+            let Some((peer, _)) = self.peer_mut(index) else { return };
+            if let Some(legs) = peer.legs.as_mut() {
+                legs.on_silent(now, relay);
+            }
+            let Some((relayer, shared)) = self.peer_mut(relay) else { continue };
+            if let Some(slot) = relayer.paths.preferred_slot() {
+                relayer.paths.probe(now, slot, shared.rng.u64());
+                self.reschedule(relay);
+            }
+        }
+    }
+
     /// Opens, restates and gives up the legs to a peer.
     pub(super) fn maintain_legs(&mut self, index: PeerIndex) {
         let wanted = self.wants_relay(index);
@@ -193,6 +213,9 @@ impl Node {
         let Some((peer, shared)) = self.peer_mut(index) else { return };
         let in_use = peer.paths.preferred().and_then(|(_, path)| path.via.relay());
         let legs = peer.legs.get_or_insert_with(|| RelayLegs::new(index).into());
+        let is_proven = |leg: &LegView| leg.state == LegState::Open && peer.paths.is_relay_proven(leg.relay, leg.since);
+        let proven: heapless::Vec<PeerIndex, MAX_LEGS> = legs.iter().filter(is_proven).map(|leg| leg.relay).collect();
+        proven.into_iter().for_each(|relay| legs.on_proven(shared.now, relay));
         legs.maintain(shared.now, wanted, &options, in_use, &mut shared.handles, &mut shared.rng);
         while let Some(action) = self.poll_leg(index) {
             let Some(id) = self.peer(index).map(|peer| *peer.config.id.as_bytes()) else { return };
@@ -247,6 +270,28 @@ impl Node {
         }
         for index in self.peers.indices() {
             self.close_legs(index);
+            self.update_paths(index);
+            self.reschedule(index);
+        }
+    }
+
+    /// A peer that may have been a relay is gone: what led through it leads nowhere.
+    pub(super) fn leave_relay(&mut self, relay: PeerIndex) {
+        let now = self.shared.now;
+        for index in self.peers.indices() {
+            let Some((peer, shared)) = self.peer_mut(index) else { continue };
+            let has_leg = peer.legs.as_ref().is_some_and(|legs| legs.iter().any(|leg| leg.relay == relay));
+            if !has_leg && peer.paths.find(&Via::Relay(relay)).is_none() {
+                continue;
+            }
+            if let Some(legs) = peer.legs.as_mut() {
+                legs.forget(relay, &mut shared.handles);
+            }
+            peer.paths.forget_relay(relay);
+            peer.paths.probe_all(now, || shared.rng.u64());
+            if peer.paths.preferred_slot().is_none() && peer.has_session() {
+                peer.greet_now(now);
+            }
             self.update_paths(index);
             self.reschedule(index);
         }

@@ -5,7 +5,7 @@ use core::net::SocketAddr;
 use super::{Node, Outgoing, PeerIndex, Shared};
 use crate::delivery::Topic;
 use crate::path::candidate::{self, OwnAddresses};
-use crate::path::checks::{CheckList, DueCheck};
+use crate::path::checks::{CheckList, DueCheck, MAX_TARGETS};
 use crate::path::{FourTuple, PathClass, PathState, Proof, Via};
 use crate::peer::{Peer, RemoteView};
 use crate::rate::Rate;
@@ -15,8 +15,14 @@ use crate::wire::{Candidate, CandidateKind, Message, Signal, SignalBody, SignalR
 /// A Signal that has no session of its own to go by is given to so many common peers.
 const CARRIERS: usize = 3;
 
+/// Signals do not bring Hellos closer together than this.
+const HELLO_GAP: core::time::Duration = core::time::Duration::from_millis(250);
+
 /// Signals that this node carries for one peer.
 const CARRY_RATE: Rate = Rate { units: 4, per: core::time::Duration::from_secs(1), burst: 64 };
+
+/// What a peer saw of this node is as it was for so long: many NATs forget after 30 s.
+const SEEN_FOR: core::time::Duration = core::time::Duration::from_secs(20);
 
 impl Node {
     /// Seeks a direct path to a peer that somebody sends to: tells it where this node is, and tries where the peer may be.
@@ -35,8 +41,39 @@ impl Node {
         }
     }
 
+    /// Tries the configured addresses of a peer by which nothing went of late. What it answers shows how this node is seen by
+    /// the other family of addresses, which the two do not use, and keeps what NATs have mapped for that.
+    fn check_endpoints(&mut self, index: PeerIndex) {
+        let Some((peer, shared)) = self.peer_mut(index) else { return };
+        let (now, paths, endpoints) = (shared.now, &peer.paths, &peer.config.endpoints);
+        let is_covered = |via: &FourTuple| {
+            let slot = paths.find(&Via::Direct(*via));
+            let proof = slot.and_then(|slot| paths.get(slot)).and_then(|path| path.last_proof);
+            slot.is_some() && slot == paths.preferred_slot() || proof.is_some_and(|proof| now.since(proof) < SEEN_FOR)
+        };
+        let targets: heapless::Vec<FourTuple, MAX_TARGETS> = endpoints
+            .iter()
+            .filter_map(|at| shared.path_to(*at))
+            .filter(|via| !is_covered(via))
+            .take(MAX_TARGETS)
+            .collect();
+        if targets.is_empty() {
+            return;
+        }
+        let checks = &mut peer.search.get_or_insert_default().checks;
+        checks.retain_local(|_, via| endpoints.contains(&via.remote));
+        for via in targets {
+            checks.add(CandidateKind::Configured, via);
+        }
+        checks.start(now, is_covered, || shared.rng.u64());
+        self.send_checks(index);
+        self.reschedule(index);
+    }
+
     /// Tells a peer where this node can be reached: in their session, or through common peers.
     fn send_signal(&mut self, index: PeerIndex, wants_answer: bool) {
+        let carriers = self.carriers(index);
+        carriers.iter().for_each(|carrier| self.check_endpoints(*carrier));
         let candidates = self.candidates();
         let shared = &mut self.shared;
         let nat = shared.observations.verdict(shared.addresses.as_deref().unwrap_or_default());
@@ -53,7 +90,7 @@ impl Node {
             self.deliver(index, Topic::Signal, &Message::Signal(signal));
             return;
         }
-        for carrier in self.carriers(index) {
+        for carrier in carriers {
             let signal = body.to_signal(SignalRole::Carry(id), &mut scratch);
             self.deliver(carrier, Topic::SignalTo(index), &Message::Signal(signal));
         }
@@ -80,7 +117,7 @@ impl Node {
     pub(super) fn candidates(&self) -> heapless::Vec<Candidate, { Signal::MAX_ITEMS }> {
         let shared = &self.shared;
         let interfaces = shared.addresses.as_deref().unwrap_or_default();
-        let reflexive = shared.observations.reflexive(interfaces);
+        let reflexive = shared.observations.reflexive(&self.own_sockets());
         let own = OwnAddresses { interfaces, sockets: &shared.sockets, reflexive: &reflexive, configured: &[] };
         candidate::gather(&own, |ip| self.is_overlay(ip))
     }
@@ -137,6 +174,13 @@ impl Node {
         let refused = signal.candidates().count() - named.len();
         let Some((peer, shared)) = self.peer_mut(index) else { return };
         let now = shared.now;
+        // Where the two talk, each tells its addresses itself; what others say in its name is not needed, and may be a lie.
+        let talks = peer.sessions.current.as_ref().is_some_and(|session| session.is_confirmed())
+            && peer.paths.preferred().is_some_and(|(_, path)| path.state == PathState::Usable);
+        if talks && carrier.is_some() {
+            shared.counters.signals_refused += 1;
+            return;
+        }
         shared.counters.signals_received += 1;
         shared.counters.candidates_refused += refused as u64;
         let search = peer.search.get_or_insert_default();
@@ -158,14 +202,18 @@ impl Node {
         search.checks.start(now, is_covered, || shared.rng.u64());
         peer.departed = false;
         peer.paths.hasten(now);
-        if !peer.has_session() {
+        // Not more often than Hellos follow each other anyway, whoever asks for them.
+        let lately =
+            peer.greeting.as_ref().and_then(|greeting| greeting.last).is_some_and(|last| now < last + HELLO_GAP);
+        if !peer.has_session() && !lately {
             peer.greet_now(now);
         }
         self.maintain_search(index);
         self.reschedule(index);
     }
 
-    /// Tries the addresses that are due: by a sealed Ping where there is a session, else by a Hello.
+    /// Tries the addresses that are due: by a sealed Ping where there is a session, and by a Hello where one is sought. Both
+    /// go out where the session is in doubt: the peer may have begun a new life, and cannot open the Ping.
     fn send_checks(&mut self, index: PeerIndex) {
         let Some((peer, shared)) = self.peer_mut(index) else { return };
         let now = shared.now;
@@ -173,7 +221,8 @@ impl Node {
         while let Some(DueCheck { via, token }) = search.checks.poll(now) {
             if peer.sessions.current.is_some() {
                 shared.send(Outgoing::Check { peer: index, via, token });
-            } else if let Some(initiation) = peer.initiation.as_mut() {
+            }
+            if let Some(initiation) = peer.initiation.as_mut() {
                 let path = Via::Direct(via);
                 if initiation.asked.contains(&path) || initiation.asked.push(path).is_ok() {
                     shared.counters.hellos_sent += 1;
@@ -184,7 +233,13 @@ impl Node {
     }
 
     /// A Pong that no path asked for: a check was answered.
-    pub(super) fn on_check_answered(&mut self, index: PeerIndex, token: u64, held: core::time::Duration) {
+    pub(super) fn on_check_answered(
+        &mut self,
+        index: PeerIndex,
+        token: u64,
+        held: core::time::Duration,
+        observed: Option<SocketAddr>,
+    ) {
         let Some((peer, shared)) = self.peer_mut(index) else { return };
         let now = shared.now;
         let Some(answered) = peer.search.as_mut().and_then(|search| search.checks.on_pong(now, token, held)) else {
@@ -194,6 +249,10 @@ impl Node {
         let slot = peer.paths.insert(now, Via::Direct(answered.via), class);
         if peer.paths.get(slot).is_some_and(|path| path.state != PathState::Lost) {
             peer.paths.prove(now, slot, Proof::Pong(answered.rtt));
+        }
+        let observed = observed.filter(|_| !answered.by_signal);
+        if observed.is_some_and(|observed| shared.observations.note(now, index, answered.via, observed)) {
+            self.hint_search();
         }
         self.update_paths(index);
         self.reschedule(index);

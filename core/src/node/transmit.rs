@@ -121,8 +121,17 @@ impl Node {
         Some(Built { peer: Some(index), via, len: len + OVERHEAD })
     }
 
-    /// Seals a packet of messages that must arrive.
+    /// Seals a packet of messages that must arrive. Where the pacer holds it back, there is a new deadline.
     fn build_reliable(&mut self, index: PeerIndex, probe: Option<PathSlot>, scratch: &mut [u8]) -> Option<Built> {
+        let built = self.seal_reliable(index, probe, scratch);
+        if built.is_some() {
+            self.flush_delivery(index);
+        }
+        self.reschedule(index);
+        built
+    }
+
+    fn seal_reliable(&mut self, index: PeerIndex, probe: Option<PathSlot>, scratch: &mut [u8]) -> Option<Built> {
         let (peer, shared) = self.peer_mut(index)?;
         let now = shared.now;
         let slot = probe.filter(|slot| peer.paths.get(*slot).is_some()).or(peer.paths.preferred_slot());
@@ -137,8 +146,6 @@ impl Node {
         let datagram = scratch.get_mut(..len + OVERHEAD)?;
         session.tunnel.seal(Lane::CONTROL, false, datagram).ok()?;
         peer.note_sent(now);
-        self.flush_delivery(index);
-        self.reschedule(index);
         Some(Built { peer: Some(index), via, len: len + OVERHEAD })
     }
 
@@ -159,9 +166,16 @@ impl Node {
         let (peer, shared) = self.peer_mut(index)?;
         let now = shared.now;
         peer.flushing = peer.flushing.saturating_sub(1);
-        let (slot, via) = peer.paths.preferred().map(|(slot, path)| (slot, path.via))?;
+        let (slot, via, room) = peer.paths.preferred().map(|(slot, path)| (slot, path.via, path.room()))?;
+        let carriage = self.carriage(Some(index), via)?;
+        let (peer, shared) = self.peer_mut(index)?;
         let session = peer.sessions.sender(now)?;
         let packet = peer.queue.pop()?;
+        if packet.len() > room {
+            self.send_fragments(index, &packet, carriage, room);
+            return None; // They wait behind this.
+        }
+        shared.counters.relay_usage += u64::from(carriage.header.is_some());
         let len = packet.len() + OVERHEAD;
         let datagram = scratch.get_mut(..len)?;
         datagram.get_mut(HEADER_LEN..len - TAG_LEN)?.copy_from_slice(&packet);

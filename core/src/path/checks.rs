@@ -1,7 +1,7 @@
 //! Connectivity checks: trying the addresses at which a peer may be reached (RFC 8445, section 7).
 //!
-//! A target of the list is not a path. It becomes one when a check of it is answered; when that path is lost later, the
-//! target is tried on, so that a way that comes back is found again.
+//! A target of the list is not a path. It becomes one when a check of it is answered; a path that is lost later is sought by
+//! its [`PathSet`](super::PathSet).
 
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -25,22 +25,10 @@ const PAUSES_MS: [u64; 8] = [100, 100, 200, 400, 600, 600, 800, 1000];
 /// A burst that has run for this long is begun anew when there is a reason.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 
-/// A lost path of an active pair is tried this often,
-const RETURN_INTERVAL: Duration = Duration::from_millis(500);
-
-/// for this long,
-const RETURN_EAGER: Duration = Duration::from_secs(600);
-
-/// and then ever less often, down to this.
-const RETURN_LIMIT: Duration = Duration::from_secs(30);
-
-/// A lost path counts as silent after this many tries.
-const SILENT_AFTER: u64 = 3;
-
 /// Addresses that a peer may name anew: at most 64 in any minute. More would make this node its port scanner.
 const NEW_ADDRESSES: Rate = Rate { units: 32, per: Duration::from_secs(60), burst: 32 };
 
-/// Datagrams for checks of one peer: three full bursts at once, and then what four lost paths take.
+/// Datagrams for checks of one peer: three full bursts at once, and then one in sixteen seconds.
 const DATAGRAMS: Rate = Rate { units: 8, per: Duration::from_secs(1), burst: 384 };
 
 /// Tries whose answers are recognised.
@@ -94,16 +82,6 @@ pub struct CheckView {
     pub last_try: Option<Instant>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Mode {
-    /// Nothing is due.
-    Resting,
-    /// Tried in a burst that began then.
-    Burst(Instant),
-    /// A path that was lost then, and the present interval.
-    Return(Instant, Duration),
-}
-
 #[derive(Clone, Copy, Debug)]
 struct Target {
     via: FourTuple,
@@ -114,9 +92,10 @@ struct Target {
     outcome: CheckOutcome,
     unsendable: bool,
     rtt: Option<Duration>,
-    mode: Mode,
+    /// When its burst of tries began, while one is under way.
+    burst: Option<Instant>,
     next: Instant,
-    /// The n-th try since `mode` began carries `token + n`.
+    /// The n-th try of a burst carries `token + n`.
     token: u64,
     sent: u64,
     sent_at: [Instant; REMEMBERED],
@@ -134,7 +113,7 @@ impl Target {
             outcome: CheckOutcome::Waiting,
             unsendable: false,
             rtt: None,
-            mode: Mode::Resting,
+            burst: None,
             next: Instant::FAR_FUTURE,
             token: 0,
             sent: 0,
@@ -144,8 +123,8 @@ impl Target {
         }
     }
 
-    fn begin(&mut self, now: Instant, mode: Mode, token: u64) {
-        self.mode = mode;
+    fn begin(&mut self, now: Instant, token: u64) {
+        self.burst = Some(now);
         self.next = now;
         self.token = token;
         self.sent = 0;
@@ -153,7 +132,7 @@ impl Target {
     }
 
     fn rest(&mut self, outcome: CheckOutcome) {
-        self.mode = Mode::Resting;
+        self.burst = None;
         self.next = Instant::FAR_FUTURE;
         self.outcome = outcome;
     }
@@ -177,26 +156,13 @@ impl Target {
         self.sent += 1;
         self.tries += 1;
         self.last_try = Some(now);
-        let pause = match &mut self.mode {
-            Mode::Resting => Duration::MAX,
-            Mode::Burst(_) => Duration::from_millis(PAUSES_MS[(n as usize).min(PAUSES_MS.len() - 1)]),
-            Mode::Return(since, interval) => {
-                if now.since(*since) >= RETURN_EAGER {
-                    *interval = (*interval * 2).min(RETURN_LIMIT);
-                }
-                *interval
-            }
-        };
-        if matches!(self.mode, Mode::Return(..)) && n >= SILENT_AFTER {
-            self.outcome = self.unanswered();
-        }
-        self.next = now + pause;
+        self.next = now + Duration::from_millis(PAUSES_MS[(n as usize).min(PAUSES_MS.len() - 1)]);
         self.token.wrapping_add(n)
     }
 
     /// Whether a new address may take its place.
     fn is_dispensable(&self) -> bool {
-        self.by_signal && !self.named && self.mode == Mode::Resting
+        self.by_signal && !self.named && self.burst.is_none()
     }
 }
 
@@ -207,8 +173,6 @@ pub struct CheckList {
     targets: Vec<Target>,
     new_addresses: Bucket,
     datagrams: Bucket,
-    /// Whether lost paths are tried: somebody sends to the peer.
-    active: bool,
 }
 
 impl CheckList {
@@ -246,61 +210,21 @@ impl CheckList {
     /// has had its best time. Each burst draws a token.
     pub fn start(&mut self, now: Instant, is_covered: impl Fn(&FourTuple) -> bool, mut token: impl FnMut() -> u64) {
         for target in &mut self.targets {
-            let is_young = matches!(target.mode, Mode::Burst(began) if now.since(began) < RESTART_AFTER);
+            let is_young = target.burst.is_some_and(|began| now.since(began) < RESTART_AFTER);
             let is_forgotten = target.by_signal && !target.named;
             if is_young || is_forgotten || is_covered(&target.via) {
                 continue;
             }
-            let mode = match target.mode {
-                // Eager again, and in step with what it was.
-                Mode::Return(..) => Mode::Return(now, RETURN_INTERVAL),
-                _ => Mode::Burst(now),
-            };
-            target.begin(now, mode, token());
+            target.begin(now, token());
         }
-    }
-
-    /// Notes that a path which worked was lost: it is tried for as long as the pair is active, until it answers. A path that
-    /// was a target is that target again, whatever local address it had.
-    pub fn on_path_lost(&mut self, now: Instant, kind: CandidateKind, via: FourTuple, token: u64) {
-        if self.find(&via).is_none() {
-            // It was not learned from a Signal of now, and gives way to what is.
-            let target = Target { named: false, ..Target::new(kind, via, true) };
-            if !self.insert(target) {
-                return;
-            }
-        }
-        if let Some(target) = self.find(&via) {
-            target.begin(now, Mode::Return(now, RETURN_INTERVAL), token);
-            target.next = now + RETURN_INTERVAL;
-            target.outcome = CheckOutcome::Waiting;
-        }
-    }
-
-    /// Tells whether the pair is active. Lost paths of an idle one rest, and are tried at once when it is active again.
-    pub fn set_active(&mut self, now: Instant, active: bool) {
-        if active && !self.active {
-            for target in self.targets.iter_mut().filter(|target| matches!(target.mode, Mode::Return(..))) {
-                target.mode = Mode::Return(now, RETURN_INTERVAL);
-                target.next = now;
-            }
-        }
-        self.active = active;
     }
 
     /// The next check that is due at `now`.
     pub fn poll(&mut self, now: Instant) -> Option<DueCheck> {
-        let active = self.active;
         loop {
-            let (budget, due) = (&mut self.datagrams, |target: &&mut Target| target.next_at(active) <= now);
+            let (budget, due) = (&mut self.datagrams, |target: &&mut Target| target.next <= now);
             let target = self.targets.iter_mut().find(due)?;
-            let is_over = match target.mode {
-                Mode::Resting => true,
-                Mode::Burst(_) => target.sent >= PAUSES_MS.len() as u64,
-                // The peer does not speak of this address any more.
-                Mode::Return(since, _) => target.by_signal && !target.named && now.since(since) >= RETURN_EAGER,
-            };
-            if is_over {
+            if target.sent >= PAUSES_MS.len() as u64 {
                 target.rest(target.unanswered());
                 continue;
             }
@@ -350,7 +274,7 @@ impl CheckList {
 
     /// Whether an address may yet answer: some burst is under way.
     pub fn is_checking(&self) -> bool {
-        self.targets.iter().any(|target| matches!(target.mode, Mode::Burst(_)))
+        self.targets.iter().any(|target| target.burst.is_some())
     }
 
     /// What a Signal tells the peer: what came of trying the addresses.
@@ -372,7 +296,7 @@ impl CheckList {
 
     /// When to call [`CheckList::poll`].
     pub fn next_deadline(&self) -> Instant {
-        self.targets.iter().map(|target| target.next_at(self.active)).min().unwrap_or(Instant::FAR_FUTURE)
+        self.targets.iter().map(|target| target.next).min().unwrap_or(Instant::FAR_FUTURE)
     }
 
     fn find(&mut self, via: &FourTuple) -> Option<&mut Target> {
@@ -389,16 +313,6 @@ impl CheckList {
         }
         self.targets.push(target);
         true
-    }
-}
-
-impl Target {
-    /// When something is due, in an active or an idle pair.
-    fn next_at(&self, active: bool) -> Instant {
-        match self.mode {
-            Mode::Return(..) if !active => Instant::FAR_FUTURE,
-            _ => self.next,
-        }
     }
 }
 
@@ -494,45 +408,6 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_path_is_tried_for_as_long_as_somebody_sends() {
-        let (mut list, mut now) = (CheckList::default(), Instant::ORIGIN);
-        list.add(CandidateKind::Configured, via(1));
-        let path = FourTuple { local: Some([10, 0, 0, 7].into()), ..via(1) };
-        list.on_path_lost(now, CandidateKind::LastKnown, path, 7);
-        assert_eq!(list.iter().map(|target| target.via).collect::<Vec<_>>(), [via(1)]);
-        assert_eq!(list.next_deadline(), Instant::FAR_FUTURE, "nobody sends");
-        list.set_active(now, true);
-        let minute = Duration::from_secs(60);
-        let sent = run(&mut list, &mut now, Instant::ORIGIN + minute);
-        assert_eq!(sent.len(), 121);
-        assert_eq!(list.iter().next().unwrap().outcome, CheckOutcome::Silent);
-        let late = run(&mut list, &mut now, Instant::ORIGIN + minute * 30);
-        let tail = late.iter().rev().zip(late.iter().rev().skip(1)).take(10);
-        assert!(tail.clone().all(|(later, earlier)| later.0.since(earlier.0) == RETURN_LIMIT), "for ever, but rarely");
-        list.start(now, |_| false, tokens());
-        assert_eq!(run(&mut list, &mut now, Instant::ORIGIN + minute * 31).len(), 121, "a hint makes it eager again");
-        list.set_active(now, false);
-        assert!(run(&mut list, &mut now, Instant::ORIGIN + minute * 60).is_empty());
-        list.set_active(now, true);
-        let due = list.poll(now).unwrap();
-        now += Duration::from_millis(20);
-        assert_eq!(list.on_pong(now, due.token, Duration::ZERO).map(|answered| answered.via), Some(via(1)));
-        assert_eq!(list.next_deadline(), Instant::FAR_FUTURE);
-    }
-
-    #[test]
-    fn a_lost_address_that_the_peer_left_is_given_up_after_ten_minutes() {
-        let (mut list, mut now) = (CheckList::default(), Instant::ORIGIN);
-        list.set_active(now, true);
-        list.on_path_lost(now, CandidateKind::Reflexive, via(1), 7);
-        list.merge(now, &named(2..3));
-        let sent = run(&mut list, &mut now, Instant::from_millis(3_600_000));
-        assert_eq!(sent.len(), 1199);
-        assert_eq!(list.merge(now, &named(2..3)), Merged::default());
-        assert_eq!(list.iter().count(), 1);
-    }
-
-    #[test]
     fn an_address_that_cannot_be_sent_to_is_named() {
         let (mut list, mut now) = (CheckList::default(), Instant::ORIGIN);
         list.merge(now, &named(1..2));
@@ -559,8 +434,6 @@ mod tests {
     enum Op {
         Merge(u16, u16),
         Start,
-        Lost(u16),
-        Active(bool),
         Answer(usize),
         Wait(u64),
     }
@@ -569,8 +442,6 @@ mod tests {
         prop_oneof![
             3 => (1u16..500, 0u16..24).prop_map(|(first, count)| Op::Merge(first, count)),
             3 => Just(Op::Start),
-            1 => (1u16..500).prop_map(Op::Lost),
-            1 => any::<bool>().prop_map(Op::Active),
             1 => (0usize..40).prop_map(Op::Answer),
             4 => (1u64..4_000).prop_map(Op::Wait),
         ]
@@ -590,8 +461,6 @@ mod tests {
                 match op {
                     Op::Merge(first, count) => added.push((now, list.merge(now, &named(first..first + count)).added)),
                     Op::Start => list.start(now, |_| false, &mut next_token),
-                    Op::Lost(port) => list.on_path_lost(now, CandidateKind::Reflexive, via(port), next_token()),
-                    Op::Active(active) => list.set_active(now, active),
                     Op::Answer(back) => {
                         if let Some((at, due)) = sent.iter().rev().nth(back).copied()
                             && let Some(answered) = list.on_pong(now, due.token, Duration::ZERO)

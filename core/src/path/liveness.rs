@@ -1,10 +1,9 @@
 //! One path: its proof, how long it may stay without, and the Pings that ask for it.
 
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use core::ops::Range;
 use core::time::Duration;
-
-use heapless::Deque;
 
 use super::mtu::MtuSearch;
 use super::retry::Retry;
@@ -129,7 +128,8 @@ pub struct Path {
     /// Since when data sent on it is without receipt: when the first of it was sent, to about 10 ms.
     pub unproven: Option<Instant>,
     /// Counters and when they were used, so that a receipt tells the age of what it does not cover.
-    marks: Deque<(u64, Instant), MARKS>,
+    /// At most [`MARKS`]; on the heap, and only while the session has data.
+    marks: VecDeque<(u64, Instant)>,
     /// The highest counter used on its lane under the current session, if any was.
     pub last_counter: Option<u64>,
     /// The first counter that was used on it: earlier ones of its lane were of a former path in this slot.
@@ -144,7 +144,7 @@ pub struct Path {
     pub last_data: Option<Instant>,
     pub(super) created: Instant,
     pub(super) probe: Option<Probe>,
-    pub(super) retry: Option<Retry>,
+    pub(super) retry: Option<Box<Retry>>,
     /// How often it was lost of late, and when last.
     losses: u8,
     last_loss: Option<Instant>,
@@ -166,7 +166,7 @@ impl Path {
             rtt: RttEstimator::default(),
             last_proof: None,
             unproven: None,
-            marks: Deque::new(),
+            marks: VecDeque::new(),
             last_counter: None,
             first_counter: None,
             receipted: None,
@@ -255,13 +255,20 @@ impl Path {
         let counts = self.last_loss.is_some_and(|last| now.since(last) < LOSS_MEMORY);
         self.losses = if counts { self.losses.saturating_add(1) } else { 1 };
         self.last_loss = Some(now);
-        self.retry = Some(Retry::new(now, token));
+        self.retry = Some(Retry::new(now, token).into());
     }
 
     /// Begins a burst of probes with `token`, unless one is running.
     pub(super) fn start_probe(&mut self, now: Instant, token: u64) {
         if self.probe.is_none() {
             self.probe = Some(Probe { token, sent_at: [now; PROBE_LIMIT], sent: 0, next: now });
+        }
+    }
+
+    /// The next probe of a burst leaves now.
+    pub(super) fn hasten_probe(&mut self, now: Instant) {
+        if let Some(probe) = self.probe.as_mut().filter(|probe| probe.sent < PROBE_LIMIT) {
+            probe.next = probe.next.min(now);
         }
     }
 
@@ -364,10 +371,11 @@ impl Path {
         self.first_counter.get_or_insert(counter);
         self.last_data = Some(now);
         if self.marks.back().is_none_or(|(_, last)| now.since(*last) >= MARK_INTERVAL) {
-            if self.marks.is_full() {
+            if self.marks.len() >= MARKS {
                 self.marks.pop_front();
             }
-            let _ = self.marks.push_back((counter, now)); // Room was just made for it.
+            self.marks.reserve_exact(MARKS - self.marks.len());
+            self.marks.push_back((counter, now));
         }
         let measure = self.next_rtt <= now;
         if measure {
@@ -394,7 +402,7 @@ impl Path {
         self.first_counter = None;
         self.receipted = None;
         self.mirrored = 0..0;
-        self.marks.clear();
+        self.marks = VecDeque::new();
     }
 
     /// The next deadline of the path.
@@ -404,7 +412,7 @@ impl Path {
             (PathState::Usable, Some(unproven)) => unproven + self.patience(),
             _ => Instant::FAR_FUTURE,
         };
-        let retry = self.retry.map_or(Instant::FAR_FUTURE, |retry| retry.next());
+        let retry = self.retry.as_ref().map_or(Instant::FAR_FUTURE, |retry| retry.next());
         let mtu = self.mtu.as_ref().filter(|_| self.state == PathState::Usable);
         probe.min(liveness).min(retry).min(mtu.map_or(Instant::FAR_FUTURE, |mtu| mtu.next_deadline()))
     }

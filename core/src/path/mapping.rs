@@ -82,10 +82,11 @@ impl Observations {
         self.seen.iter()
     }
 
-    /// The addresses at which this node is seen and which its host does not have, the latest first, each once.
-    pub fn reflexive(&self, interfaces: &[IpAddr]) -> Vec<SocketAddr, MAX_OBSERVATIONS> {
+    /// The addresses at which this node is seen and which are not `own`, its sockets' as it knows them, the latest first, each
+    /// once.
+    pub fn reflexive(&self, own: &[SocketAddr]) -> Vec<SocketAddr, MAX_OBSERVATIONS> {
         let mut found: Vec<SocketAddr, MAX_OBSERVATIONS> = Vec::new();
-        for seen in self.seen.iter().rev().filter(|seen| !interfaces.contains(&seen.observed.ip())) {
+        for seen in self.seen.iter().rev().filter(|seen| !own.contains(&seen.observed)) {
             if !found.contains(&seen.observed) {
                 _ = found.push(seen.observed);
             }
@@ -163,7 +164,7 @@ mod tests {
             assert!(all.note(Instant::ORIGIN, PeerIndex(1), path, at(observed)));
         }
         assert_eq!(all.verdict(&HOST), NatVerdict::Unknown);
-        assert_eq!(all.reflexive(&HOST).as_slice(), [at("198.51.100.9:61000"), at("203.0.113.9:61000")]);
+        assert_eq!(all.reflexive(&[]).as_slice(), [at("198.51.100.9:61000"), at("203.0.113.9:61000")]);
     }
 
     #[test]
@@ -179,7 +180,7 @@ mod tests {
         all.forget(PeerIndex(2));
         assert_eq!(all.iter().count(), 1);
         all.clear();
-        assert!(all.reflexive(&HOST).is_empty());
+        assert!(all.reflexive(&[]).is_empty());
     }
 
     proptest! {
@@ -199,7 +200,7 @@ mod tests {
                 };
                 let path = FourTuple { socket: SocketId(0), local: None, remote };
                 let observed = SocketAddr::from(([203, 0, 113, 9], 61_000 + mapped));
-                let known = all.reflexive(&HOST).contains(&observed);
+                let known = all.reflexive(&[]).contains(&observed);
                 prop_assert_eq!(all.note(Instant::from_millis(n), PeerIndex(observer), path, observed), !known);
                 let mut hosts: alloc::vec::Vec<_> = all.iter().map(|seen| seen.path.remote).collect();
                 hosts.sort();

@@ -3,7 +3,7 @@
 use core::fmt;
 use core::time::Duration;
 
-use super::{Path, PathClass, PathSet, PathState, Via};
+use super::{Path, PathClass, PathSet, PathSlot, PathState, Via};
 use crate::time::Instant;
 
 /// Why the preferred path changed.
@@ -65,19 +65,20 @@ pub(super) fn reselect(set: &mut PathSet, now: Instant, token: impl FnOnce() -> 
     let current = set.preferred_slot();
     let usable = |path: &Path| path.state == PathState::Usable;
     let proven_lately = |path: &Path| path.last_proof.is_some_and(|proof| now.since(proof) <= PROOF_LIFETIME);
-    let eligible = set.iter().filter(|(slot, path)| usable(path) && Some(*slot) != current && proven_lately(path));
+    // The held one was asked when it became suspect, and so were the others: only an answer since then counts.
+    let suspect_since = set.preferred().filter(|(_, held)| !usable(held)).and_then(|(_, held)| held.suspect_since);
+    let answered = |path: &Path| match suspect_since {
+        Some(since) => path.last_proof >= Some(since),
+        None => proven_lately(path),
+    };
+    let is_other = |slot: PathSlot| Some(slot) != current;
+    let eligible = set.iter().filter(|(slot, path)| usable(path) && is_other(*slot) && answered(path));
     let (slot, best) = eligible.min_by_key(|(slot, path)| (rank(path), *slot))?;
     let why = match set.preferred() {
         None => SwitchReason::First,
         Some((_, held)) if usable(held) => beats(best, held)?,
-        Some((_, held)) => {
-            // It was asked when it became suspect, and so was the other: only an answer since then counts.
-            let answered = held.suspect_since.is_none_or(|since| best.last_proof >= Some(since));
-            if !answered || held.grace_end().is_some_and(|end| now < end) {
-                return None;
-            }
-            SwitchReason::PathLost
-        }
+        Some((_, held)) if held.grace_end().is_some_and(|end| now < end) => return None,
+        Some(_) => SwitchReason::PathLost,
     };
     let switch =
         Switch { from: set.preferred().map(|(_, held)| (held.via, held.class)), to: (best.via, best.class), why };

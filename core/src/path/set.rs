@@ -138,11 +138,13 @@ impl PathSet {
         usable.min_by_key(|(slot, path)| (select::rank(path), *slot)).and_then(direct)
     }
 
-    /// The path that takes over when the preferred one fails: the best other one that works as far as is known.
+    /// The path that takes over when the preferred one fails: the best other one that works as far as is known. While the
+    /// preferred one is in doubt, those come first that have answered since.
     pub fn standby(&self) -> Option<(PathSlot, &Path)> {
+        let since = self.suspect_since();
         let others =
             self.iter().filter(|(slot, path)| Some(*slot) != self.preferred && path.state == PathState::Usable);
-        others.min_by_key(|(slot, path)| (select::rank(path), *slot))
+        others.min_by_key(|(slot, path)| (path.last_proof < since, select::rank(path), *slot))
     }
 
     /// The path that is sent a copy of what goes by the preferred one, while that is in doubt.
@@ -249,6 +251,7 @@ impl PathSet {
         }
         if let Some(path) = self.get_mut(preferred).filter(|path| path.state == PathState::Usable) {
             path.suspect(now);
+            self.unpin(now, preferred);
         }
         true
     }
@@ -285,6 +288,8 @@ impl PathSet {
         let index = match free {
             Some(index) => index,
             None if self.slots.len() < MAX_PATHS => {
+                // Most peers have one path for good.
+                self.slots.reserve_exact(1);
                 self.slots.push(None);
                 self.slots.len() - 1
             }
@@ -302,6 +307,13 @@ impl PathSet {
         } else if let Some(path) = self.get_mut(slot) {
             path.suspect(now);
         }
+    }
+
+    /// Forgets the path by a relay that is no more, whatever it carries.
+    pub fn forget_relay(&mut self, relay: PeerIndex) {
+        let Some(slot) = self.find(&Via::Relay(relay)) else { return };
+        self.slots[usize::from(slot.0)] = None;
+        self.preferred.take_if(|preferred| *preferred == slot);
     }
 
     /// The slot to displace: candidates before proven paths, the oldest first, never the preferred one.
@@ -335,7 +347,15 @@ impl PathSet {
             let slot = PathSlot(index as u8);
             let (is_preferred, is_active) = (self.preferred == Some(slot), self.is_active(now));
             let Some(path) = self.slots[index].as_mut() else { continue };
-            match path.step_probe(now) {
+            let was_usable = path.state == PathState::Usable;
+            let step = path.step_probe(now);
+            if is_preferred && was_usable && path.state == PathState::Suspect {
+                // Which other one answers now decides what takes its place.
+                self.probe_all(now, &mut token);
+                self.unpin(now, slot);
+            }
+            let Some(path) = self.slots[index].as_mut() else { continue };
+            match step {
                 ProbeStep::Send(token) => return Some(DueProbe { slot, token }),
                 ProbeStep::Failed if is_preferred => path.suspect(now),
                 ProbeStep::Failed if path.state == PathState::Lost => {}
@@ -464,6 +484,23 @@ impl PathSet {
         }
         if newly {
             self.probe_all(now, token);
+            if let Some(preferred) = self.preferred {
+                self.unpin(now, preferred);
+            }
+        }
+    }
+
+    /// Leaves the source address of a path in doubt to the kernel: the one that it was pinned to may be gone without anybody
+    /// having told. What arrives pins it again. Of several paths to one address each keeps its own.
+    fn unpin(&mut self, now: Instant, slot: PathSlot) {
+        let Some(path) = self.get(slot).filter(|path| path.state == PathState::Suspect) else { return };
+        let Some(opened) = path.via.direct().map(|addresses| FourTuple { local: None, ..addresses }) else { return };
+        if self.iter().filter(|(_, path)| path.via.admits(&Via::Direct(opened))).count() == 1
+            && let Some(path) = self.get_mut(slot)
+            && path.via != Via::Direct(opened)
+        {
+            path.via = Via::Direct(opened);
+            path.hasten_probe(now);
         }
     }
 
@@ -475,6 +512,17 @@ impl PathSet {
     /// Since when the preferred path is suspect.
     pub fn suspect_since(&self) -> Option<Instant> {
         self.preferred().and_then(|(_, path)| path.suspect_since)
+    }
+
+    /// The relays by which paths lead that became suspect at `now`.
+    pub fn newly_silent_relays(&self, now: Instant) -> impl Iterator<Item = PeerIndex> {
+        self.iter().filter(move |(_, path)| path.suspect_since == Some(now)).filter_map(|(_, path)| path.via.relay())
+    }
+
+    /// Whether something has gone both ways by a relay since `since`.
+    pub fn is_relay_proven(&self, relay: PeerIndex, since: Instant) -> bool {
+        let path = self.find(&Via::Relay(relay)).and_then(|slot| self.get(slot));
+        path.is_some_and(|path| path.state == PathState::Usable && path.last_proof >= Some(since))
     }
 
     /// Whether the preferred path left all probes of a burst unanswered, and nothing else is being tried.
@@ -799,6 +847,40 @@ mod tests {
     }
 
     #[test]
+    fn a_spare_path_that_is_as_dead_keeps_no_other_waiting() {
+        let (mut set, slot) = proven();
+        let stale = set.insert(start(), at(2), PathClass::Direct);
+        set.prove(start(), stale, Proof::Pong(MS * 5));
+        let (new, _) = set.note_arrival(start() + MS * 100, &at(3), PathClass::Direct, 1_000, || 7);
+        set.note_data(start(), slot, || 1);
+        assert!(set.note_data(start() + MS * 100, new, || 1), "the peer sends by another path");
+        while set.poll_probe(start() + MS * 100, || 0).is_some() {}
+        assert_eq!(set.mirror(), Some((stale, at(2))));
+        assert!(set.on_pong(start() + MS * 110, new, 7, Duration::ZERO).is_some());
+        assert_eq!(set.mirror(), Some((new, at(3))));
+        assert_eq!(set.reselect(start() + MS * 400, || 0), switch(1, 3, SwitchReason::PathLost));
+    }
+
+    #[test]
+    fn probes_without_answer_ask_the_others_again() {
+        let (mut set, slot) = proven();
+        let (new, _) = set.note_arrival(start(), &at(2), PathClass::Direct, 1_000, || 7);
+        while set.poll_probe(start(), || 0).is_some() {}
+        assert!(set.on_pong(start() + MS * 10, new, 7, Duration::ZERO).is_some());
+        let mut now = start();
+        while set.get(slot).is_some_and(|path| path.state == PathState::Usable) {
+            now += MS;
+            while set.poll_probe(now, || 9).is_some() {}
+        }
+        assert!(now <= start() + MS * 500, "{now:?}");
+        assert!(
+            set.on_pong(now + MS * 10, new, 9, Duration::ZERO).is_some(),
+            "it was asked when the other did not answer"
+        );
+        assert_eq!(set.reselect(now + MS * 250, || 0), switch(1, 2, SwitchReason::PathLost));
+    }
+
+    #[test]
     fn a_pair_that_is_not_in_use_seeks_nothing() {
         let (mut set, _, lost) = on_relay();
         let mut now = lost;
@@ -806,6 +888,7 @@ mod tests {
             now = now.max(set.next_deadline());
             assert!(now < lost + Duration::from_secs(60));
             while set.poll_probe(now, || 0).is_some() {}
+            while set.poll_mtu(now, || 0).is_some() {}
             set.warm_standby(now, || 7);
             set.check_liveness(now, || 7);
         }

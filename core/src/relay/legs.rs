@@ -291,6 +291,11 @@ impl RelayLegs {
         }
     }
 
+    /// Ends the leg of a relay that is no more.
+    pub fn forget(&mut self, relay: PeerIndex, handles: &mut RelayHandles) {
+        self.retain(handles, |leg| leg.relay != relay);
+    }
+
     /// Ends every leg. Returns the relays that hold one, which are to be told.
     pub fn close_all(&mut self, handles: &mut RelayHandles) -> Vec<PeerIndex> {
         let told = self.legs.iter().filter(|leg| leg.is_alive()).map(|leg| leg.relay).collect();

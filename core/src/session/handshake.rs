@@ -58,6 +58,10 @@ pub(crate) enum HandshakeError {
     TooManyAnswers,
 }
 
+/// A Hello keeps its cookie for so long where another comes: who is asked by two ways gives each its own, and each has to have
+/// its turn.
+const COOKIE_TURN: Duration = Duration::from_millis(400);
+
 /// A Hello goes to at most this many places; a peer with more is found at one of the first.
 pub(crate) const MAX_PLACES: usize = 16;
 
@@ -285,7 +289,8 @@ impl LocalKeys {
 impl Initiation {
     /// Whether a repeat should be a new Hello instead.
     pub(crate) fn is_stale(&self, now: Instant) -> bool {
-        self.started + INITIATION_LIFETIME <= now || self.next_cookie.is_some() || self.bad_acks >= MAX_BAD_ACKS
+        let has_better_cookie = self.next_cookie.is_some() && self.started + COOKIE_TURN <= now;
+        self.started + INITIATION_LIFETIME <= now || has_better_cookie || self.bad_acks >= MAX_BAD_ACKS
     }
 
     /// Keeps a cookie for the next Hello, which is then due at the next repeat.

@@ -5,9 +5,8 @@
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 use core::time::Duration;
-
-use heapless::Vec;
 
 use super::{Cipher, Tunnel};
 use crate::overlay::PeerIndex;
@@ -220,15 +219,15 @@ pub(crate) struct Sessions {
     /// The one that sends.
     pub(crate) current: Option<Session>,
     /// One that may still receive.
-    previous: Option<Session>,
-    /// Begun by the peer, not confirmed.
-    pending: Vec<Pending, MAX_PENDING>,
+    previous: Option<Box<Session>>,
+    /// Begun by the peer, not confirmed; at most [`MAX_PENDING`]. On the heap as most peers have none.
+    pending: Vec<Box<Pending>>,
 }
 
 impl Sessions {
     /// The session with the index `index`, wherever it stands.
     pub(crate) fn get_mut(&mut self, index: u32) -> Option<&mut Session> {
-        let standing = self.current.iter_mut().chain(self.previous.iter_mut());
+        let standing = self.current.iter_mut().chain(self.previous.as_deref_mut());
         standing.chain(self.pending.iter_mut().map(|p| &mut p.session)).find(|session| session.index() == index)
     }
 
@@ -245,28 +244,26 @@ impl Sessions {
 
     /// The pending session with the index `index`.
     pub(crate) fn pending(&self, index: u32) -> Option<&Pending> {
-        self.pending.iter().find(|pending| pending.session.index() == index)
+        self.pending.iter().map(|pending| &**pending).find(|pending| pending.session.index() == index)
     }
 
     /// Adds a session that the peer began; the oldest unconfirmed one gives way.
     pub(crate) fn add_pending(&mut self, pending: Pending, indices: &mut Indices) {
-        if self.pending.is_full() {
+        if self.pending.len() >= MAX_PENDING {
             indices.release(self.pending.remove(0).session.index());
         }
-        if self.pending.push(pending).is_err() {
-            unreachable!("room was just made for it");
-        }
+        self.pending.push(pending.into());
     }
 
     /// Puts a session that this node began into use: it sends from now on, and is confirmed later. One that was begun before
     /// it and never confirmed goes, rather than a former one that works.
     pub(crate) fn begin(&mut self, session: Session, now: Instant, indices: &mut Indices) {
         let confirmed = |session: &Session| session.is_confirmed();
-        if self.previous.as_ref().is_some_and(confirmed)
+        if self.previous.as_deref().is_some_and(confirmed)
             && let Some(unconfirmed) = self.current.take_if(|current| !confirmed(current))
         {
             indices.release(unconfirmed.index());
-            self.current = self.previous.take();
+            self.current = self.previous.take().map(|session| *session);
         }
         self.make_current(session, now, indices);
     }
@@ -296,9 +293,10 @@ impl Sessions {
             current.confirmed = Some(now);
             return true;
         }
-        let Some(mut session) = self.previous.take_if(|s| s.index() == index && !s.is_confirmed()) else {
+        let Some(former) = self.previous.take_if(|s| s.index() == index && !s.is_confirmed()) else {
             return false;
         };
+        let mut session = *former;
         session.confirmed = Some(now);
         match self.current.take_if(|current| !loses_to(&session, current, ours_wins)) {
             Some(current) => {
@@ -319,7 +317,7 @@ impl Sessions {
 
     fn set_previous(&mut self, mut session: Session, now: Instant, indices: &mut Indices) {
         session.retired = Some(now);
-        if let Some(former) = self.previous.replace(session) {
+        if let Some(former) = self.previous.replace(session.into()) {
             indices.release(former.index());
         }
     }
@@ -334,14 +332,14 @@ impl Sessions {
         let over = |session: &mut Session| {
             unconfirmed(session) || session.retired.is_some_and(|retired| retired + REFUSE_AFTER <= now)
         };
-        if let Some(previous) = self.previous.take_if(over) {
+        if let Some(previous) = self.previous.take_if(|previous| over(previous)) {
             indices.release(previous.index());
         }
         match self.current.take_if(unconfirmed) {
             None => false,
             Some(failed) => {
                 indices.release(failed.index());
-                self.current = self.previous.take();
+                self.current = self.previous.take().map(|session| *session);
                 if let Some(session) = self.current.as_mut() {
                     session.retired = None;
                 }
@@ -352,10 +350,11 @@ impl Sessions {
 
     /// Closes one session, for a fault of its keys.
     pub(crate) fn close(&mut self, index: u32, indices: &mut Indices) {
-        for slot in [&mut self.current, &mut self.previous] {
-            if let Some(session) = slot.take_if(|session| session.index() == index) {
-                indices.release(session.index());
-            }
+        let is_it = |session: &Session| session.index() == index;
+        if self.current.take_if(|session| is_it(session)).is_some()
+            || self.previous.take_if(|session| is_it(session)).is_some()
+        {
+            indices.release(index);
         }
         if let Some(position) = self.pending.iter().position(|p| p.session.index() == index) {
             indices.release(self.pending.remove(position).session.index());
@@ -371,19 +370,19 @@ impl Sessions {
 
     /// Closes the sessions that send or have sent, but none that the peer began and that waits for its confirmation.
     pub(crate) fn close_standing(&mut self, indices: &mut Indices) {
-        let standing = self.current.take().into_iter().chain(self.previous.take());
+        let standing = self.current.take().into_iter().chain(self.previous.take().map(|session| *session));
         standing.for_each(|session| indices.release(session.index()));
     }
 
     /// The sessions whose HelloFinish is to be repeated now.
     pub(crate) fn poll_finish(&mut self, now: Instant) -> Option<u32> {
-        let standing = self.current.iter_mut().chain(self.previous.iter_mut());
+        let standing = self.current.iter_mut().chain(self.previous.as_deref_mut());
         standing.filter(|session| !session.is_confirmed()).find_map(|s| s.finish_due(now).then(|| s.index()))
     }
 
     /// When [`Sessions::expire`] or [`Sessions::poll_finish`] next has something to do.
     pub(crate) fn next_deadline(&self) -> Instant {
-        let standing = self.current.iter().chain(self.previous.iter());
+        let standing = self.current.iter().chain(self.previous.as_deref());
         let pending = self.pending.iter().map(|p| p.session.unconfirmed_until);
         standing.map(Session::next_deadline).chain(pending).min().unwrap_or(Instant::FAR_FUTURE)
     }

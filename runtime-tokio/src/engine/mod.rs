@@ -6,6 +6,7 @@ mod resolve;
 mod task;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::sync::{broadcast, mpsc, watch};
@@ -22,6 +23,8 @@ use crate::counters::RuntimeCounters;
 use crate::crypto::Ring;
 use crate::host::network::{Interface, Netlink, NetworkError, Wanted};
 use crate::host::tun::{KernelTun, TunError};
+use crate::host::watch::Watch;
+use crate::memory_udp::MemoryUdp;
 use crate::tun::{MemoryTun, Tun, TunConfig, memory_tun};
 use crate::udp::{BindError, Udp};
 use clock::Clock;
@@ -44,8 +47,8 @@ pub struct EngineConfig {
     pub node: NodeConfig,
     /// This machine's identity.
     pub identity: Identity,
-    /// Where to listen: at least one address.
-    pub listen: Vec<ListenAddr>,
+    /// What the datagrams travel on.
+    pub underlay: Underlay,
     /// Where the host's packets come from.
     pub device: Device,
     /// Where peers are to be found, beside the endpoints in `node`.
@@ -55,10 +58,24 @@ pub struct EngineConfig {
 }
 
 impl EngineConfig {
-    /// A configuration with the fast ciphers and no further endpoints.
+    /// A configuration with sockets of this host, the fast ciphers and no further endpoints.
     pub fn new(node: NodeConfig, identity: Identity, listen: Vec<ListenAddr>, device: Device) -> EngineConfig {
-        EngineConfig { node, identity, listen, device, bootstrap: Vec::new(), crypto: Box::new(Ring) }
+        let underlay = Underlay::Host(listen);
+        EngineConfig { node, identity, underlay, device, bootstrap: Vec::new(), crypto: Box::new(Ring) }
     }
+}
+
+/// What the datagrams travel on.
+pub enum Underlay {
+    /// This host's networks. Where to listen: at least one address.
+    Host(Vec<ListenAddr>),
+    /// Networks in memory.
+    Memory {
+        /// The addresses that the engine's host has there.
+        addresses: Vec<IpAddr>,
+        /// At least one socket.
+        sockets: Vec<MemoryUdp>,
+    },
 }
 
 /// Where the host's packets come from.
@@ -116,7 +133,7 @@ impl Engine {
     /// [`StartError`], in words for the operator.
     pub async fn start(config: EngineConfig) -> Result<EngineHandle, StartError> {
         let counters = Arc::new(RuntimeCounters::default());
-        let sockets = bind(&config.listen, &counters)?;
+        let (sockets, addresses) = open_underlay(config.underlay, &counters)?;
         let local_addrs = sockets.iter().map(Udp::local_addr).collect();
         let endpoints = Endpoints::new(&config.node.peers, &config.bootstrap);
 
@@ -137,9 +154,12 @@ impl Engine {
         let mut node = Node::new(node, config.identity, config.crypto, seed()?, clock.now(), clock::unix_time())?;
 
         let (tun, interface) = open_device(config.device, &wanted).await?;
-        let watch = resolve::watch(interface.as_ref().map(Interface::index)).await;
-        if let Some(watch) = &watch {
-            let command = Command::NetworkChanged { local: watch.addresses() };
+        let watch = match addresses {
+            Some(_) => None,
+            None => resolve::watch(interface.as_ref().map(Interface::index)).await,
+        };
+        if let Some(local) = addresses.or_else(|| watch.as_ref().map(Watch::addresses)) {
+            let command = Command::NetworkChanged { local };
             node.command(clock.now(), command).expect("a new node takes any address");
         }
         let (requests, requests_in) = mpsc::channel(REQUEST_QUEUE);
@@ -176,13 +196,29 @@ impl Engine {
     }
 }
 
-fn bind(listen: &[ListenAddr], counters: &Arc<RuntimeCounters>) -> Result<Vec<Udp>, StartError> {
-    if !(1..=MAX_SOCKETS).contains(&listen.len()) {
-        return Err(StartError::Listen(listen.len()));
+/// The sockets; and the host's addresses, where the kernel is not to be asked for them.
+fn open_underlay(
+    underlay: Underlay,
+    counters: &Arc<RuntimeCounters>,
+) -> Result<(Vec<Udp>, Option<Vec<IpAddr>>), StartError> {
+    let count = match &underlay {
+        Underlay::Host(listen) => listen.len(),
+        Underlay::Memory { sockets, .. } => sockets.len(),
+    };
+    if !(1..=MAX_SOCKETS).contains(&count) {
+        return Err(StartError::Listen(count));
     }
-    let sockets: Result<Vec<Udp>, BindError> =
-        listen.iter().map(|address| Udp::bind(*address, counters.clone())).collect();
-    Ok(sockets?)
+    match underlay {
+        Underlay::Host(listen) => {
+            let sockets: Result<Vec<Udp>, BindError> =
+                listen.into_iter().map(|address| Udp::bind(address, counters.clone())).collect();
+            Ok((sockets?, None))
+        }
+        Underlay::Memory { addresses, sockets } => {
+            let sockets = sockets.into_iter().map(|socket| Udp::Memory(socket, counters.clone()));
+            Ok((sockets.collect(), Some(addresses)))
+        }
+    }
 }
 
 fn seed() -> Result<[u8; 32], StartError> {

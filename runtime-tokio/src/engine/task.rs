@@ -207,7 +207,7 @@ impl Task {
         } else {
             ready.tun = is_ready(self.parts.tun.poll_readable(cx))?;
         }
-        for (bit, socket) in self.parts.sockets.iter().enumerate() {
+        for (bit, socket) in self.parts.sockets.iter_mut().enumerate() {
             ready.sockets |= u64::from(is_ready(socket.poll_readable(cx))?) << bit;
         }
         if let Poll::Ready(request) = self.parts.requests.poll_recv(cx) {

@@ -411,7 +411,11 @@ impl World {
                 self.coverage.hit(format!("cipher: {cipher}"));
                 self.note_crossing(host, *peer, *initiator);
             }
-            Event::SessionSwitched { why, .. } => self.coverage.hit(format!("path switch: {why}")),
+            Event::SessionSwitched { from, to, why, .. } => {
+                self.coverage.hit(format!("path switch: {why}"));
+                let from = from.as_ref().map_or("nothing", |(_, class)| class.name());
+                self.coverage.hit(format!("path switch: {from} to {}", to.1.name()));
+            }
             Event::PingReply { .. } => self.coverage.hit("ping reply"),
             Event::UnauthorizedPeer { .. } => self.coverage.hit("unauthorized peer"),
         }
@@ -570,6 +574,18 @@ impl World {
         self.coverage.add("hello replayed", counters.hellos_replayed);
         self.coverage.add("session failure", counters.session_failures);
         self.coverage.add("path switched", counters.path_switches);
+        self.coverage.add("path lost for another", counters.fallback_transitions);
+        self.coverage.add("relay: packet sent by one", counters.relay_usage);
+        self.coverage.add("relay: passed on", counters.packets_relayed);
+        self.coverage.add("relay: refused", counters.relay_refusals);
+        self.coverage.add("signal: sent", counters.signals_sent);
+        self.coverage.add("signal: received", counters.signals_received);
+        self.coverage.add("signal: carried", counters.signals_carried);
+        self.coverage.add("signal: refused", counters.signals_refused);
+        self.coverage.add("signal: candidate refused", counters.candidates_refused);
+        self.coverage.add("check sent", counters.checks_sent);
+        self.coverage.add("fragment sent", counters.fragments_sent);
+        self.coverage.add("packet mirrored", counters.packets_mirrored);
     }
 
     /// Takes what the present lives and the network counted into the coverage, at the end.

@@ -69,7 +69,7 @@ fn obstacle(why: &Why) -> Obstacle {
     }
     if why.checks.iter().any(is_pending) {
         return Obstacle::new(
-            format!("{} of {peer} are being tried", addresses(why.checks.len())),
+            format!("the addresses of {peer} are being tried"),
             "wait for some seconds and ask again",
         );
     }

@@ -18,11 +18,17 @@ const QUEUE: usize = 64;
 
 /// The host; it stops when this is dropped.
 pub(super) struct Host {
+    pinger: Pinger,
+    task: JoinHandle<()>,
+}
+
+/// Sends a host's pings. Clones send those of the same host.
+#[derive(Clone)]
+pub(super) struct Pinger {
     addresses: Vec<IpAddr>,
     id: u16,
     next: Arc<Mutex<u16>>,
     requests: mpsc::Sender<Request>,
-    task: JoinHandle<()>,
 }
 
 struct Request {
@@ -36,11 +42,23 @@ impl Host {
     pub(super) fn start(addresses: Vec<IpAddr>, id: u16, tun: MemoryTunHost) -> Host {
         let (requests, queue) = mpsc::channel(QUEUE);
         let task = tokio::spawn(run(addresses.clone(), id, tun, queue));
-        Host { addresses, id, next: Arc::default(), requests, task }
+        Host { pinger: Pinger { addresses, id, next: Arc::default(), requests }, task }
     }
 
-    /// Its address of the family of `other`.
-    pub(super) fn address(&self, other: IpAddr) -> Option<IpAddr> {
+    /// What sends its pings.
+    pub(super) fn pinger(&self) -> Pinger {
+        self.pinger.clone()
+    }
+
+    /// Sends one echo request; the round-trip time, or `None` where no answer came in time.
+    pub(super) async fn ping(&self, destination: IpAddr, timeout: Duration) -> Option<Duration> {
+        self.pinger.ping(destination, timeout).await
+    }
+}
+
+impl Pinger {
+    /// The host's address of the family of `other`.
+    fn address(&self, other: IpAddr) -> Option<IpAddr> {
         self.addresses.iter().copied().find(|address| address.is_ipv4() == other.is_ipv4())
     }
 

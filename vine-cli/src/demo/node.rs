@@ -1,19 +1,20 @@
 //! A production engine with a small host behind it, in a thread of its own: as alone as on a machine of its own, and as
 //! easily crashed.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
-use vine_core::node::PeerState;
-use vine_core::path::Via;
+use vine_core::node::{PeerState, SessionView};
+use vine_core::path::{PathClass, Via};
 use vine_core::session::Cipher;
 use vine_core::{Counters, Identity, NetworkId, NodeConfig, PeerConfig, PeerId, Policy};
-use vine_tokio::{Device, Engine, EngineConfig, EngineHandle, ListenAddr, memory_tun};
+use vine_tokio::{Device, Engine, EngineConfig, EngineHandle, Underlay, memory_tun};
 
 use super::host::Host;
-use super::{Machine, NETWORK, PATIENCE, broken};
+use super::internet::{Internet, Place};
+use super::{Machine, NETWORK, PATIENCE, RELAY, broken};
 use crate::output::Outcome;
 
 /// Packets between an engine and its host, in each direction.
@@ -45,21 +46,24 @@ pub(super) struct Node {
 #[derive(Debug, Clone)]
 pub(super) struct Connection {
     pub(super) path: Via<PeerId>,
+    pub(super) class: PathClass,
     pub(super) rtt: Duration,
     pub(super) cipher: Cipher,
 }
 
 impl Node {
-    /// Starts a node that listens on a port of loopback which the kernel chooses.
-    pub(super) async fn start(machine: Machine, identity: Identity, friends: &[Friend]) -> Outcome<Node> {
+    /// Starts a node at a place in the internet, with a socket on this port.
+    pub(super) async fn start(
+        machine: Machine,
+        identity: Identity,
+        (internet, place, port): (&Internet, Place, u16),
+        friends: &[Friend],
+    ) -> Outcome<Node> {
         let id = identity.peer_id();
         let (device, tun) = memory_tun(TUN_QUEUE);
-        let config = EngineConfig::new(
-            node_config(machine, friends)?,
-            identity,
-            vec![ListenAddr(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))],
-            Device::Memory(device),
-        );
+        let mut config =
+            EngineConfig::new(node_config(machine, friends)?, identity, Vec::new(), Device::Memory(device));
+        config.underlay = Underlay::Memory { addresses: place.addresses(), sockets: vec![internet.plug(place, port)] };
         let (started, start) = oneshot::channel();
         let (alive, end) = oneshot::channel::<()>();
         let engine_thread = std::thread::Builder::new().name(machine.name.to_owned());
@@ -69,36 +73,33 @@ impl Node {
         Ok(Node { machine, id, engine, host, _alive: alive, thread: Some(thread) })
     }
 
-    /// Where it listens.
-    pub(super) fn address(&self) -> Outcome<SocketAddr> {
-        self.engine.local_addrs().first().copied().ok_or_else(|| broken("a node without a socket"))
-    }
-
-    /// This node as a friend of others, who are told where it is.
-    pub(super) fn friend(&self) -> Outcome<Friend> {
-        Ok(Friend { machine: self.machine, id: self.id, at: Some(self.address()?) })
-    }
-
     /// How `peer` is connected, if it is.
     pub(super) async fn connection(&self, peer: PeerId) -> Outcome<Option<Connection>> {
         let query = self.engine.query(move |node, _| {
             let connected = node.peers().any(|view| view.id == peer && view.state == PeerState::Connected);
             let session = node.sessions().find(|view| connected && view.id == peer)?;
-            Some(Connection { path: session.path?, rtt: session.rtt?, cipher: session.cipher })
+            let SessionView { class, cipher, .. } = session;
+            Some(Connection { path: session.path?, class, rtt: session.rtt?, cipher })
         });
         query.await.map_err(broken)
     }
 
-    /// Waits until `peer` is connected; how, and how long that took.
-    pub(super) async fn meets(&self, peer: &Node) -> Outcome<(Connection, Duration)> {
+    /// Waits until `peer` is connected by a path of one of these classes; how.
+    pub(super) async fn meets(&self, peer: &Node, classes: &[PathClass]) -> Outcome<Connection> {
         let started = Instant::now();
+        let mut last = None;
         while started.elapsed() < PATIENCE {
-            if let Some(connection) = self.connection(peer.id).await? {
-                return Ok((connection, started.elapsed()));
+            last = self.connection(peer.id).await?;
+            if let Some(connection) = last.take_if(|connection| classes.contains(&connection.class)) {
+                return Ok(connection);
             }
             tokio::time::sleep(POLL).await;
         }
-        Err(broken(format_args!("{} did not meet {} within {PATIENCE:?}", self.machine.name, peer.machine.name)))
+        let (from, to) = (self.machine.name, peer.machine.name);
+        let wanted = classes.iter().map(|class| class.name()).collect::<Vec<_>>().join(" or ");
+        let found =
+            last.map_or_else(|| "not at all".to_owned(), |last| format!("{} ({})", last.class.name(), last.path));
+        Err(broken(format_args!("{from} did not reach {to} by {wanted} within {PATIENCE:?}, but {found}")))
     }
 
     /// Waits until `peer` is known to be gone.
@@ -170,7 +171,7 @@ fn node_config(machine: Machine, friends: &[Friend]) -> Outcome<NodeConfig> {
             id: friend.id,
             name: friend.machine.name.to_owned(),
             prefixes: prefixes(friend.machine).map_err(broken)?,
-            relay_capable: false,
+            relay_capable: friend.machine == RELAY,
             endpoints: friend.at.into_iter().collect(),
             last_known: Vec::new(),
         });

@@ -13,11 +13,13 @@ use vine_core::PeerId;
 use super::namespace::{Namespace, join, leave_the_host};
 use super::narrator::{Narrator, time};
 use super::ping::ping;
-use super::{ALPHA, BETA, GAMMA, MESH, Machine, NETWORK, PATIENCE, PING_PATIENCE, broken, pairs};
+use super::{ALPHA, BETA, GAMMA, Machine, NETWORK, PATIENCE, PING_PATIENCE, broken, pairs};
 use crate::api::{Peer, Session};
 use crate::client::Client;
 use crate::output::{Failure, Outcome};
 
+/// Everybody who belongs to this mesh.
+const MESH: [Machine; 3] = [ALPHA, BETA, GAMMA];
 /// Name of the TUN device in each namespace.
 const TUN: &str = "vine0";
 /// How often a state that is waited for is looked at.
@@ -232,7 +234,7 @@ impl Mesh {
 
     fn meet(&mut self, narrator: &mut Narrator) -> Outcome {
         narrator.chapter("They meet");
-        for (a, b) in pairs() {
+        for (a, b) in pairs(MESH) {
             for (from, to) in [(a, b), (b, a)] {
                 let session = self.session(from, to)?;
                 let path = session.path.unwrap_or_default();
@@ -248,7 +250,7 @@ impl Mesh {
 
     fn talk(&mut self, narrator: &mut Narrator) -> Outcome {
         narrator.chapter("Their kernels talk through the tunnels");
-        for (a, b) in pairs() {
+        for (a, b) in pairs(MESH) {
             for (from, to) in [(a, b), (b, a)] {
                 for (address, _) in to.addresses() {
                     let station = self.station(from)?;
