@@ -56,6 +56,7 @@ impl World {
             Op::Clock { host: at, ms } => {
                 let at = host(at);
                 self.hosts[at].clock_ms = ms;
+                self.network.audit.on_clock(at, ms);
                 let time = self.hosts[at].wall_clock(self.now());
                 let _ = self.command(at, Command::SetUnixTime(time)); // A host that is down reads it when it starts.
             }
@@ -161,18 +162,25 @@ impl World {
         };
         let forged = match *op {
             Op::Replay { which, origin: Origin::Same } => captured(which),
-            Op::Replay { which, origin: Origin::Ghost } => {
-                captured(which).map(|seen| Captured { source: ghost(Family::of(&seen.destination)), ..seen })
-            }
-            Op::Reflect { which } => {
-                captured(which).map(|seen| Captured { source: seen.destination, destination: seen.source, ..seen })
-            }
+            Op::Replay { which, origin: Origin::Ghost } => captured(which).map(|seen| Captured {
+                sender: None,
+                source: ghost(Family::of(&seen.destination)),
+                ..seen
+            }),
+            Op::Reflect { which } => captured(which).map(|seen| Captured {
+                sender: None,
+                source: seen.destination,
+                destination: seen.source,
+                ..seen
+            }),
             Op::Garble { which, bit } => captured(which).map(|mut seen| {
+                seen.sender = None;
                 let bit = usize::from(bit) % (seen.bytes.len() * 8);
                 seen.bytes[bit / 8] ^= 1 << (bit % 8);
                 seen
             }),
             Op::Truncate { which, len } => captured(which).map(|mut seen| {
+                seen.sender = None;
                 seen.bytes.truncate(usize::from(len) % seen.bytes.len());
                 seen
             }),
@@ -194,7 +202,13 @@ impl World {
         if let Some(seen) = self.network.captured.back().filter(|_| len.is_multiple_of(2)) {
             bytes[4..8].copy_from_slice(&seen.bytes[4..8]);
         }
-        Some(Captured { source: ghost(Family::of(&destination)), destination, realm: Realm::Public, bytes })
+        Some(Captured {
+            sender: None,
+            source: ghost(Family::of(&destination)),
+            destination,
+            realm: Realm::Public,
+            bytes,
+        })
     }
 
     fn odd_timeout(&mut self, host: usize, off_us: i64) {

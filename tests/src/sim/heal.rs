@@ -129,11 +129,11 @@ fn promise(world: &World, a: usize, b: usize) -> Promise {
 }
 
 /// Holds the healed world to what was promised: within `deadline` packets flow again, a little later also between those who
-/// need others for it; and nobody stays on a relay who need not.
+/// need others for it; and nobody stays on a relay who need not. Returns the pairs that need none.
 ///
 /// # Panics
 /// Where a promise is broken.
-pub fn check(world: &mut World, deadline: Duration) {
+pub fn check(world: &mut World, deadline: Duration) -> Vec<(usize, usize)> {
     let count = world.hosts.len();
     let promises = pairs(count).map(|(a, b)| (a, b, promise(world, a, b)));
     let expected: Vec<_> = promises.filter(|(.., promise)| *promise != Promise::Nothing).collect();
@@ -164,6 +164,7 @@ pub fn check(world: &mut World, deadline: Duration) {
     for host in 0..count {
         check_counters(world, host);
     }
+    expected.iter().filter(|(.., promise)| promise.is_direct()).map(|&(a, b, _)| (a, b)).collect()
 }
 
 fn check_reached(

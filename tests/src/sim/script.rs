@@ -12,11 +12,11 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::coverage::Coverage;
 use super::crypto::AuditedCrypto;
-use super::heal;
 use super::host::{BoxSpec, HostSpec, Topology};
 use super::network::{Behaviour, NatKind};
 use super::op::{Fields, Op, ParseError, Profile, any_ops};
 use super::world::World;
+use super::{heal, trial};
 
 /// The number of the common NAT, behind those of the hosts.
 const COMMON: usize = 4;
@@ -275,7 +275,10 @@ impl Script {
             world.apply(op);
         }
         heal::heal(&mut world, self.setup.lossy);
-        heal::check(&mut world, self.deadline());
+        let direct = heal::check(&mut world, self.deadline());
+        if !self.setup.lossy {
+            trial::run(&mut world, &direct, self.setup.seed);
+        }
         world.count_all();
         Outcome { digest: world.trace.digest(), entries: world.trace.entries(), coverage: world.coverage }
     }

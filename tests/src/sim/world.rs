@@ -12,7 +12,7 @@ use vine_core::{Command, CommandError, Counters, Event, Inbound, Instant, Node, 
 use super::coverage::Coverage;
 use super::crypto::AuditedCrypto;
 use super::host::{Host, HostSpec, Topology};
-use super::network::{Network, Record};
+use super::network::{Network, Record, is_ghost};
 use super::op::Traffic;
 use super::trace::Trace;
 use super::traffic::{Ledger, Offered};
@@ -239,15 +239,20 @@ impl World {
             self.trace.note("datagram", host, now, bytes);
             match node.handle_datagram(now, *path, bytes) {
                 Some(Inbound::Packet(inbound)) => gather.push(inbound.packet, inbound.csum_partial, &mut sink),
-                Some(Inbound::Forward { to, datagram }) => forwarded.push((to, datagram.to_vec())),
+                Some(Inbound::Forward { to, datagram }) => {
+                    assert!(!is_ghost(&path.remote), "host {host} passes on what a stranger sent");
+                    forwarded.push((to, datagram.to_vec()));
+                }
                 None => {}
             }
         }
         gather.finish(&mut sink);
         machine.delivered += delivered;
+        self.network.audit.forwarding = true;
         for (to, datagram) in forwarded {
             self.transmit(host, to, &datagram);
         }
+        self.network.audit.forwarding = false;
         self.settle(host);
     }
 
@@ -471,6 +476,7 @@ impl World {
         let origin = Instant::from_nanos(self.rng.below(1 << 40));
         let ids = std::mem::take(&mut self.ids);
         let port = self.network.hosts[host].port;
+        self.network.audit.on_start(host, self.hosts[host].clock_ms);
         self.hosts[host].start(
             self.now,
             (host, &ids, &self.relays),
