@@ -8,6 +8,7 @@
 //! | `apply` | what each op does to a world |
 //! | `heal` | the second phase: faults end, and everybody must reach everybody soon |
 //! | `trial` | the third phase, where nothing is lost: what a healed world is put to |
+//! | `observe` | which situations a world is in |
 //! | `host` | one machine: its node, its configuration, its sockets |
 //! | `network` | links, NATs and firewalls, what theory says of them, and the attacker's memory |
 //! | `traffic` | packets whose every byte is known beforehand |
@@ -38,6 +39,7 @@ mod crypto;
 pub mod heal;
 mod host;
 mod network;
+mod observe;
 mod op;
 mod parallel;
 mod script;

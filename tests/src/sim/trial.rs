@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use vine_core::path::{Family, PathState, Via};
+use vine_core::Event;
+use vine_core::node::PathView;
+use vine_core::path::{Family, PathState, SwitchReason, Via};
 
 use super::network::Link;
 use super::op::{Traffic, Way};
@@ -26,6 +28,16 @@ const LONG: Duration = Duration::from_secs(200);
 
 /// Longer than any NAT here remembers.
 const IDLE: Duration = Duration::from_secs(100);
+
+/// The end of it, when everybody has come to rest.
+const RESTED: Duration = Duration::from_secs(60);
+
+/// Datagrams that a host sends each of its peers meanwhile, at most: one in 25 s, and the answer to another that is late.
+const IDLE_DATAGRAMS: usize = 4;
+
+/// Within this time after it packets arrive. What is mapped for a direction that only the other end uses is forgotten
+/// meanwhile, so that a path may have to be found dead first.
+const AWAKE: Duration = Duration::from_secs(1);
 
 /// Within this time after packets of their size stopped to arrive, packets do again.
 const SMALLER: Duration = Duration::from_secs(10);
@@ -60,9 +72,13 @@ fn grow_old(world: &mut World, pairs: &[(usize, usize)]) {
     let until = world.now();
     world.run_for(Duration::from_secs(1));
     for &(a, b) in pairs {
+        // A NAT may forget a mapping that only the other end uses: what is lost then is no fault of the keys.
+        let is_lost = |event: &Event| matches!(event, Event::SessionSwitched { why: SwitchReason::PathLost, .. });
+        let moved = [a, b].iter().any(|host| world.events_since(*host, since).any(is_lost));
         for (from, to) in [(a, b), (b, a)] {
             let (arrived, sent) = world.ledger.between(from, to, since, until);
-            assert_eq!(arrived, sent, "packets from host {from} to host {to} arrive while keys grow old");
+            let all = arrived == sent || moved && arrived * 100 >= sent * 98;
+            assert!(all, "{arrived} of {sent} packets from host {from} to host {to} arrive while keys grow old");
         }
         assert!(world.network.audit.agree(a, b, until), "hosts {a} and {b} use keys of different handshakes");
     }
@@ -75,12 +91,22 @@ fn rest(world: &mut World, pairs: &[(usize, usize)]) {
     let is_open = |world: &World, host: usize| world.hosts[host].spec.firewall.is_none();
     let pairs: Vec<_> = pairs.iter().copied().filter(|&(a, b)| is_open(world, a) && is_open(world, b)).collect();
     world.end_streams();
-    world.run_for(IDLE);
+    // What is under way by then is dealt with.
+    world.run_for(IDLE - RESTED);
+    let idle = world.now();
+    world.run_for(RESTED);
     let since = world.now();
-    for &(a, b) in &pairs {
-        world.send(a, b, Traffic::Udp4, 100, 1);
+    let peers = world.hosts.len() - 1;
+    for host in 0..world.hosts.len() {
+        let sent = world.sent_since(host, idle).filter(|record| record.at < since).count();
+        // One may be about to fall due, and keys of an idle pair may be about to be changed.
+        assert!(sent <= peers * IDLE_DATAGRAMS, "host {host} sends {sent} datagrams in {RESTED:?}, to nobody's use");
     }
-    world.run_for(Duration::from_millis(500));
+    for &(a, b) in &pairs {
+        world.stream(a, b, Duration::from_millis(100));
+    }
+    world.run_for(AWAKE);
+    world.end_streams();
     for &(a, b) in &pairs {
         assert!(world.has_reached(a, b, since), "after a rest, nothing from host {a} reaches host {b} at once");
         world.send(b, a, Traffic::Udp4, 100, 1);
@@ -103,6 +129,13 @@ fn has_other(world: &World, host: usize, peer: usize, family: Family) -> bool {
         Via::Direct(path) => Family::of(&path.remote) != family,
         Via::Relay(_) => false,
     })
+}
+
+/// How many direct paths to a peer a host takes for usable, beside the one that it uses.
+fn spare_paths(world: &World, host: usize, peer: usize) -> u32 {
+    let why = world.hosts[host].running().why(&world.id(peer)).expect("the peer is allowed");
+    let spare = |path: &&PathView| path.state == PathState::Usable && !path.preferred && path.via.direct().is_some();
+    why.paths.iter().filter(spare).count() as u32
 }
 
 /// Whether a host and a peer have a path by a relay that works.
@@ -136,9 +169,9 @@ fn fail(world: &mut World, a: usize, b: usize) {
     world.coverage.hit(if by_relay { "trial: a relay takes over" } else { "trial: another family takes over" });
     let dead = [&both[..], &both[..1], &both[1..]][world.rng.below(3) as usize];
     let once = FAILOVER + 3 * round_trip(world, a, b).max(round_trip(world, b, a));
-    // Where both families die, the other may be tried first.
-    let tries_other = by_relay && both.iter().any(|&(host, peer)| has_other(world, host, peer, of_a));
-    let limit = if tries_other { 2 * once } else { once };
+    // Where all direct paths die at once, each of the others may be tried first.
+    let others = both.iter().map(|&(host, peer)| spare_paths(world, host, peer)).max().unwrap_or_default();
+    let limit = if by_relay { once * (1 + others) } else { once };
     let start = world.now();
     dead.iter().for_each(|&(from, to)| world.set_cut(from, to, way, true));
     world.run_for(DEAD);

@@ -51,6 +51,8 @@ pub struct Audit {
     keys: BTreeMap<(u32, Life), (Instant, Option<Instant>)>,
     /// The session that a host last sent data to another under, and when.
     latest: BTreeMap<(usize, usize), (Instant, u32)>,
+    /// Datagrams with packets that a life sent through relays.
+    relayed: BTreeMap<Life, u64>,
     /// What is sent now is passed on for another.
     pub(in super::super) forwarding: bool,
 }
@@ -94,6 +96,23 @@ impl Audit {
             }
             EnvelopeType::Cookie | EnvelopeType::Relayed => {}
         }
+    }
+
+    /// A host hands a datagram to its network, whether that can send it or not.
+    pub(super) fn on_handed(&mut self, from: usize, datagram: &[u8]) {
+        let kind = |bytes: &[u8]| Header::decode(bytes).map(|header| (header.kind(), header));
+        let Ok((EnvelopeType::Relayed, _)) = kind(datagram) else { return };
+        if let Ok((EnvelopeType::Sealed, inner)) = kind(&datagram[HEADER_LEN..])
+            && inner.msg_id().lane() != Lane::CONTROL
+            && !self.forwarding
+        {
+            *self.relayed.entry(self.life(from)).or_default() += 1;
+        }
+    }
+
+    /// Datagrams with packets that the present life of a host sent through relays.
+    pub fn relayed(&self, host: usize) -> u64 {
+        self.relayed.get(&self.life(host)).copied().unwrap_or_default()
     }
 
     /// A datagram that `from` sent to `remote`, and that nobody changed, arrives at a host.

@@ -19,7 +19,7 @@ use std::time::Duration;
 use vine_core::Instant;
 use vine_core::path::{Family, FourTuple, SocketId};
 use vine_core::rng::Rng;
-use vine_core::wire::{EnvelopeType, Header, Lane};
+use vine_core::wire::{EnvelopeType, HEADER_LEN, Header, Lane};
 
 use super::op::Way;
 
@@ -216,6 +216,7 @@ impl Network {
         let jitter = Duration::from_nanos(self.rng.below(link.jitter.as_nanos() as u64 + 1));
         for datagram in bytes.chunks(segment.max(1)) {
             let header = Header::decode(datagram).ok();
+            self.audit.on_handed(from, datagram);
             if departure.is_some() {
                 self.audit.on_sent(now, from, path.remote, is_ghost(&path.remote), datagram);
             }
@@ -234,10 +235,28 @@ impl Network {
                 }
                 _ => Fate::Nowhere,
             };
+            self.note_kind(header, datagram);
             self.count_control(now, from, header);
             let (remote, len) = (path.remote, datagram.len());
             self.records.push(Record { at: now, from, to, remote, header, len, fate });
         }
+    }
+
+    /// Notes what is sent through a relay, and what else is rare.
+    fn note_kind(&mut self, header: Option<Header>, datagram: &[u8]) {
+        let Some(header) = header.filter(|header| header.kind() != EnvelopeType::Sealed) else { return };
+        self.met(match header.kind() {
+            EnvelopeType::Relayed => match Header::decode(&datagram[HEADER_LEN..]).map(|inner| inner.kind()) {
+                Ok(EnvelopeType::Hello) => "sent by relay: Hello",
+                Ok(EnvelopeType::HelloAck) => "sent by relay: HelloAck",
+                Ok(EnvelopeType::HelloFinish) => "sent by relay: HelloFinish",
+                Ok(EnvelopeType::Cookie) => "sent by relay: Cookie",
+                _ => "sent by relay: sealed",
+            },
+            EnvelopeType::Cookie => "sent: Cookie",
+            EnvelopeType::HelloFinish => "sent: HelloFinish",
+            _ => return,
+        });
     }
 
     /// Two nodes may not answer each other for ever.
