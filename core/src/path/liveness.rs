@@ -26,6 +26,10 @@ const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// A path whose smoothed RTT is measured anew this often while data is sent on it.
 pub(super) const RTT_INTERVAL: Duration = Duration::from_secs(5);
 
+/// It is measured this often while little is known of how much it varies: a single sample would have a path of 300 ms be
+/// waited for almost a second.
+const FIRST_RTT_INTERVAL: Duration = Duration::from_millis(250);
+
 /// Shortest time without a receipt before a path is suspected (DESIGN section 5: failover).
 pub(super) const SUSPECT_FLOOR: Duration = Duration::from_millis(200);
 
@@ -37,6 +41,9 @@ const RECEIPT_DELAY: Duration = Duration::from_millis(50);
 
 /// The least that round trips are taken to vary: what a receiver reports every 50 ms may just have missed the last report.
 const GRANULARITY: Duration = Duration::from_millis(10);
+
+/// The most that round trips are taken to vary, where they are short; elsewhere it is a round trip.
+const MAX_VARIATION: Duration = Duration::from_millis(150);
 
 /// The age of what was sent is known to this.
 const MARK_INTERVAL: Duration = Duration::from_millis(10);
@@ -210,7 +217,9 @@ impl Path {
         let (smoothed, minimum) = (self.rtt.smoothed().unwrap_or(Duration::from_millis(100)), self.rtt.minimum());
         // One sample of a host that slept says nothing of the path: it may not buy a dead path more than this.
         let longest = (minimum * 2).clamp(PATIENCE_LIMIT.start, PATIENCE_LIMIT.end);
-        let variation = (self.rtt.variation() * 4).max(smoothed / 8).max(GRANULARITY);
+        // An outage ends a round trip after it is suspected, and three round trips and 200 ms are its bound.
+        let widest = smoothed.max(MAX_VARIATION);
+        let variation = (self.rtt.variation() * 4).max(smoothed / 8).clamp(GRANULARITY, widest);
         (smoothed + variation + RECEIPT_DELAY).min(longest).max(SUSPECT_FLOOR)
     }
 
@@ -379,7 +388,7 @@ impl Path {
         }
         let measure = self.next_rtt <= now;
         if measure {
-            self.next_rtt = now + RTT_INTERVAL;
+            self.next_rtt = now + if self.rtt.is_settled() { RTT_INTERVAL } else { FIRST_RTT_INTERVAL };
             self.start_probe(now, token());
         }
         let first = self.unproven.is_none();

@@ -50,6 +50,11 @@ impl RttEstimator {
         self.variation
     }
 
+    /// Whether samples differ little from each other, so that another one would say little new.
+    pub fn is_settled(&self) -> bool {
+        self.smoothed.is_some_and(|smoothed| self.variation <= (smoothed / 8).max(GRANULARITY))
+    }
+
     /// The smallest sample.
     pub fn minimum(&self) -> Duration {
         self.minimum
@@ -84,6 +89,7 @@ mod tests {
         assert_eq!(rtt.smoothed(), None);
         rtt.update(MS * 80);
         assert_eq!((rtt.smoothed(), rtt.variation()), (Some(MS * 80), MS * 40));
+        assert!(!rtt.is_settled());
         rtt.update(MS * 160);
         assert_eq!(rtt.smoothed(), Some(MS * 90));
         assert_eq!(rtt.variation(), MS * 50);
@@ -111,5 +117,6 @@ mod tests {
             rtt.update(MS * 100);
         }
         assert_eq!(rtt.probe_timeout(), MS * 101);
+        assert!(rtt.is_settled());
     }
 }
