@@ -53,6 +53,7 @@ pub fn heal(world: &mut World, lossy: bool) {
         world.resume(host);
         world.stall(host, false);
         world.start(host);
+        world.permit(host, world.hosts[host].spec.policy);
         world.reload(host, (0..count).filter(|peer| *peer != host));
     }
     // A node that was told a time ahead of the true one stands still until that has come.
@@ -119,9 +120,12 @@ fn promise(world: &World, a: usize, b: usize) -> Promise {
     }
     let helps = |host: &usize| ![a, b].contains(host) && finds_or_is_found(a, *host) && finds_or_is_found(b, *host);
     let helpers: Vec<usize> = (0..world.hosts.len()).filter(helps).collect();
-    let carried = helpers.iter().any(|host| world.hosts[*host].spec.relay);
+    let policy = |host: usize| world.hosts[host].spec.policy;
+    let carries = |host: &usize| world.hosts[*host].spec.relay && policy(*host).allow_relay;
+    let carried = policy(a).allow_relay && policy(b).allow_relay && helpers.iter().any(carries);
+    let signal = policy(a).allow_signaling_upgrade && policy(b).allow_signaling_upgrade;
     match world.network.reach(a, b, &helpers) {
-        Reach::BothWays if !helpers.is_empty() => Promise::Signaled,
+        Reach::BothWays if signal && !helpers.is_empty() => Promise::Signaled,
         Reach::Neither if carried => Promise::OnlyCarried,
         _ if carried => Promise::Carried,
         _ => Promise::Nothing,
@@ -129,11 +133,11 @@ fn promise(world: &World, a: usize, b: usize) -> Promise {
 }
 
 /// Holds the healed world to what was promised: within `deadline` packets flow again, a little later also between those who
-/// need others for it; and nobody stays on a relay who need not.
+/// need others for it; and nobody stays on a relay who need not. Returns the pairs that need none.
 ///
 /// # Panics
 /// Where a promise is broken.
-pub fn check(world: &mut World, deadline: Duration) {
+pub fn check(world: &mut World, deadline: Duration) -> Vec<(usize, usize)> {
     let count = world.hosts.len();
     let promises = pairs(count).map(|(a, b)| (a, b, promise(world, a, b)));
     let expected: Vec<_> = promises.filter(|(.., promise)| *promise != Promise::Nothing).collect();
@@ -164,6 +168,7 @@ pub fn check(world: &mut World, deadline: Duration) {
     for host in 0..count {
         check_counters(world, host);
     }
+    expected.iter().filter(|(.., promise)| promise.is_direct()).map(|&(a, b, _)| (a, b)).collect()
 }
 
 fn check_reached(
@@ -231,4 +236,14 @@ fn check_counters(world: &World, host: usize) {
     let counters: &Counters = machine.running().counters();
     assert_eq!(counters.packets_received, machine.delivered, "host {host} counts packets that it did not deliver");
     assert!(counters.sessions_established as usize >= machine.met.len(), "host {host} miscounts sessions");
+    assert_eq!(counters.packets_relayed, machine.deeds.forwarded, "host {host} miscounts what it passes on");
+    let reported = (machine.deeds.switches, machine.deeds.losses);
+    let counted = (counters.path_switches, counters.fallback_transitions);
+    assert!(machine.deeds.hoarded || reported == counted, "host {host} counts {counted:?} switches, not {reported:?}");
+    let (counted, relayed) = (counters.relay_usage, world.network.audit.relayed(host));
+    assert!(counted <= relayed, "host {host} counts {counted} packets by relays, and sent {relayed}");
+    let is_silent = counted == 0 && relayed > counters.packets_mirrored;
+    assert!(!is_silent, "host {host} sent {relayed} packets by relays, and counts none");
+    let allowed = machine.spec.policy.allow_relay && machine.policy.allow_relay;
+    assert!(allowed || !world.uses_relays(host), "host {host} uses relays, which it may not");
 }
