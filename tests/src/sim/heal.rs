@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use vine_core::node::PeerState;
-use vine_core::path::Family;
-use vine_core::{Counters, Instant};
+use vine_core::path::{Family, SwitchReason};
+use vine_core::{Counters, Event, Instant};
 
 use super::host::Host;
 use super::network::{Link, Reach};
@@ -29,6 +29,9 @@ const STUCK: Duration = Duration::from_secs(35);
 /// So much later, where a node slept or was told a wrong time: what it then measured of round trips makes it more patient
 /// with a dead path than it would be, though not by more than this.
 pub const AFTER_SLEEP: Duration = Duration::from_secs(2);
+
+/// Times that a host may find a faster path to a peer once everybody reaches everybody.
+const CALM: usize = 4;
 
 /// How often everybody sends to everybody meanwhile.
 const EVERY: Duration = Duration::from_millis(100);
@@ -166,6 +169,7 @@ pub fn check(world: &mut World, deadline: Duration) -> Vec<(usize, usize)> {
     }
     world.run_for(Duration::from_secs(20));
     for host in 0..count {
+        check_calm(world, host, settled);
         check_counters(world, host);
     }
     expected.iter().filter(|(.., promise)| promise.is_direct()).map(|&(a, b, _)| (a, b)).collect()
@@ -211,6 +215,15 @@ fn check_flow(world: &World, from: usize, to: usize, settled: Instant) {
     let is_lossy = [Family::V4, Family::V6].iter().any(|family| world.network.link(from, to, *family).loss > 0);
     let least = if is_lossy { 6 } else { 7 };
     assert!(sent > 0 && arrived * 10 >= sent * least, "{arrived} of {sent} packets from host {from} reach host {to}");
+}
+
+/// Paths that differ by noise are not exchanged again and again.
+fn check_calm(world: &World, host: usize, settled: Instant) {
+    for peer in (0..world.hosts.len()).filter(|peer| *peer != host).map(|peer| world.id(peer)) {
+        let is_faster = |event: &&Event| matches!(event, Event::SessionSwitched { peer: to, why: SwitchReason::Faster, .. } if *to == peer);
+        let times = world.events_since(host, settled).filter(is_faster).count();
+        assert!(times <= CALM, "host {host} finds a faster path {times} times");
+    }
 }
 
 /// A host says that a peer is connected, by confirmed keys.

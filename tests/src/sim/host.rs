@@ -165,6 +165,8 @@ pub struct Host {
     pub lives: u32,
     /// Packets that the present life gave to the host.
     pub delivered: u64,
+    /// When it was last told that a packet was too long.
+    pub told: Option<Instant>,
     /// What else the present life did, seen from outside.
     pub deeds: Deeds,
     /// Timeouts that led to nothing: how many since when.
@@ -200,6 +202,7 @@ impl Host {
             up: BTreeSet::new(),
             lives: 0,
             delivered: 0,
+            told: None,
             deeds: Deeds::default(),
             idle_wakes: (Instant::ORIGIN, 0),
             wakes: 0,

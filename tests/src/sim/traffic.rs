@@ -23,8 +23,9 @@ const SYN: u8 = 2;
 /// What a host takes in one segment that does not know of the tunnel: what Ethernet carries over IPv4.
 const MSS: u16 = 1_460;
 
-/// The least that a host may be told to send in one segment: what fits into the packet that IPv6 has everywhere.
-const LEAST_MSS: u16 = 1_280 - 60;
+/// The least that a host may be told to send in one segment: what goes through a relay whole, in the longest packet that
+/// IPv6 carries everywhere. Beside it there are IPv6 and UDP, two headers and a tag of vine's, then IPv6 and TCP again.
+const LEAST_MSS: u16 = 1_280 - 48 - 48 - 60;
 
 /// A host that does not exist.
 const NOBODY: usize = 5000;

@@ -200,8 +200,7 @@ fn fail(world: &mut World, a: usize, b: usize) {
 
 /// What two can send each other gets shorter, and nobody tells them.
 fn narrow(world: &mut World, a: usize, b: usize) {
-    let len = 1_240; // It may be cut, as it is no longer than what IPv6 carries everywhere.
-    let send = |world: &mut World, duration: Duration| {
+    let send = |world: &mut World, len: usize, duration: Duration| {
         let end = world.now() + duration;
         while world.now() < end {
             world.send(a, b, Traffic::Udp4, len, 1);
@@ -211,14 +210,18 @@ fn narrow(world: &mut World, a: usize, b: usize) {
     // Traffic of long packets alone makes the path suspect as often as it is proven.
     world.stream(a, b, Duration::from_millis(100));
     world.stream(b, a, Duration::from_millis(100));
-    send(world, Duration::from_secs(6));
+    let cut = 1_240; // It may be cut, as it is no longer than what IPv6 carries everywhere.
+    send(world, cut, Duration::from_secs(6));
     for (from, to) in [(a, b), (b, a)] {
         world.change_links(from, to, Way::Both, |link| Link { mtu: 1_300, ..link });
     }
-    send(world, SMALLER);
+    send(world, cut, SMALLER);
     let since = world.now();
-    send(world, Duration::from_secs(2));
+    send(world, cut, Duration::from_secs(2));
     let until = world.now();
+    // What may not be cut cannot arrive: the host is to send less.
+    send(world, 1_360, Duration::from_millis(500));
+    assert!(world.hosts[a].told >= Some(until), "nobody tells host {a} that its packets are too long");
     world.end_streams();
     world.run_for(Duration::from_secs(1));
     let (arrived, sent) = world.ledger.between(a, b, since, until);

@@ -7,7 +7,7 @@ use vine_core::overlay::{Batch, Gather, Merge, TunPacket, VirtioNetHeader};
 use vine_core::path::{FourTuple, SwitchReason};
 use vine_core::rng::Rng;
 use vine_core::wire::{EnvelopeType, Header};
-use vine_core::{Command, CommandError, Event, Inbound, Instant, Node, Output, PeerId, Policy, TunOutcome};
+use vine_core::{Command, CommandError, Counters, Event, Inbound, Instant, Node, Output, PeerId, Policy, TunOutcome};
 
 use super::coverage::Coverage;
 use super::crypto::AuditedCrypto;
@@ -237,6 +237,7 @@ impl World {
         let mut gather = Gather::new(if host.is_multiple_of(2) { Merge::Tcp } else { Merge::TcpAndUdp });
         for (path, bytes) in &mut datagrams {
             self.trace.note("datagram", host, now, bytes);
+            let dropped = if self.log { node.counters().clone() } else { Counters::default() };
             match node.handle_datagram(now, *path, bytes) {
                 Some(Inbound::Packet(inbound)) => gather.push(inbound.packet, inbound.csum_partial, &mut sink),
                 Some(Inbound::Forward { to, datagram }) => {
@@ -245,6 +246,11 @@ impl World {
                     forwarded.push((to, datagram.to_vec()));
                 }
                 None => {}
+            }
+            if self.log
+                && let Some(reason) = newly_dropped(&dropped, node.counters())
+            {
+                println!("{at:?} host {host} drops what came from {}: {reason}", path.remote);
             }
         }
         gather.finish(&mut sink);
@@ -376,6 +382,7 @@ impl World {
         let is_told = matches!(packet, [0x45, ..] if packet.get(9) == Some(&1)) || packet.get(6) == Some(&58);
         if is_told {
             self.coverage.hit("host told: packet too big");
+            self.hosts[host].told = Some(self.now);
         } else {
             let delivered = self.ledger.receive(self.now, host, &VirtioNetHeader::default(), &[packet]);
             self.hosts[host].delivered += delivered;
@@ -639,6 +646,11 @@ impl World {
     pub fn has_reached(&self, from: usize, to: usize, since: Instant) -> bool {
         self.ledger.tally(from, to).latest.is_some_and(|latest| latest >= since)
     }
+}
+
+/// What was dropped since `before`.
+fn newly_dropped(before: &Counters, now: &Counters) -> Option<&'static str> {
+    now.drops().find(|(reason, times)| *times > before.dropped(*reason)).map(|(reason, _)| reason.name())
 }
 
 fn due_index(entry: Option<(Instant, usize)>) -> usize {
