@@ -484,10 +484,12 @@ impl Node {
 
     /// Takes in what is permitted from now on.
     fn set_policy(&mut self, policy: Policy) {
-        let relayed = self.shared.policy.allow_relay;
-        self.shared.policy = policy;
-        if relayed && !policy.allow_relay {
+        let former = core::mem::replace(&mut self.shared.policy, policy);
+        if former.allow_relay && !policy.allow_relay {
             self.close_relays();
+        }
+        if former.allow_signaling_upgrade && !policy.allow_signaling_upgrade {
+            self.close_signaling();
         }
         self.hint_all();
     }
