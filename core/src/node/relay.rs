@@ -103,6 +103,10 @@ impl Node {
 
     /// `from` asks this node to carry to `to`.
     fn on_request(&mut self, from: PeerIndex, to: PeerIndex, address: RelayAddress) {
+        if !self.shared.channels.take_request(self.shared.now, from) {
+            self.shared.counters.relay_refusals += 1; // It is not even told.
+            return;
+        }
         let is_there = self.peer(to).is_some_and(|peer| peer.has_session() && peer.paths.carrier().is_some());
         let refusal = match is_there {
             _ if !self.shared.policy.allow_relay => Some(RelayCloseReason::REFUSED),
@@ -112,12 +116,10 @@ impl Node {
         let shared = &mut self.shared;
         let opened = match refusal {
             Some(reason) => Err(reason),
-            None => shared.channels.open(shared.now, from, to, address, &mut shared.handles, &mut shared.rng).map_err(
-                |refusal| match refusal {
-                    RelayRefusal::OneEnd => RelayCloseReason::UNKNOWN_PEER,
-                    RelayRefusal::PeerQuota | RelayRefusal::TotalQuota => RelayCloseReason::QUOTA,
-                },
-            ),
+            None => shared
+                .channels
+                .open(shared.now, from, to, address, &mut shared.handles, &mut shared.rng)
+                .map_err(RelayRefusal::reason),
         };
         match opened {
             Ok(opened) => {
