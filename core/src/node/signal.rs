@@ -273,6 +273,30 @@ impl Node {
         self.reschedule(index);
     }
 
+    /// Signaling is not allowed any more: what it led to ends, and is not taken up again where the peer goes on with it.
+    pub(super) fn close_signaling(&mut self) {
+        for index in self.peers.indices() {
+            let Some((peer, shared)) = self.peer_mut(index) else { continue };
+            let now = shared.now;
+            let paths = peer.paths.forget_class(PathClass::SignalingThenDirect);
+            let checks = peer.search.take().map(|search| search.checks);
+            let tried = checks.iter().flat_map(|checks| checks.signaled());
+            peer.signaled = paths.iter().filter_map(Via::direct).map(|at| at.remote).chain(tried).collect();
+            let signaled = &peer.signaled;
+            peer.heard_at.take_if(|via| via.direct().is_some_and(|at| signaled.contains(&at.remote)));
+            if let Some(delivery) = peer.delivery.as_mut() {
+                delivery.forget_signals();
+            }
+            peer.paths.probe_all(now, || shared.rng.u64());
+            if peer.has_session() && peer.paths.preferred_slot().is_none() {
+                peer.greet_now(now);
+            }
+            self.maintain_legs(index);
+            self.update_paths(index);
+            self.reschedule(index);
+        }
+    }
+
     /// The addresses of this node's sockets.
     fn own_sockets(&self) -> alloc::vec::Vec<SocketAddr> {
         let addresses = self.shared.addresses.as_deref().unwrap_or_default();
