@@ -46,6 +46,9 @@ pub enum DropReason {
     UnknownChannel,
     /// A Relayed envelope that did not come by a proven path of the peer whose channel it names.
     RelaySource,
+    /// An envelope that came straight from where its sender may not be: another peer is there, or signaling led there and is
+    /// not allowed any more.
+    ForeignPlace,
     /// A Relayed envelope for a peer that is not reached at the moment.
     ChannelNotReady,
     /// A Relayed envelope beyond what its sender may send through this node.
@@ -58,7 +61,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of the counters.
-    pub const ALL: [DropReason; 25] = [
+    pub const ALL: [DropReason; 26] = [
         DropReason::Malformed,
         DropReason::UnknownVersion,
         DropReason::UnknownType,
@@ -80,6 +83,7 @@ impl DropReason {
         DropReason::ControlOverflow,
         DropReason::UnknownChannel,
         DropReason::RelaySource,
+        DropReason::ForeignPlace,
         DropReason::ChannelNotReady,
         DropReason::RelayQuota,
         DropReason::NestedRelay,
@@ -110,6 +114,7 @@ impl DropReason {
             DropReason::ControlOverflow => "control_overflow",
             DropReason::UnknownChannel => "unknown_channel",
             DropReason::RelaySource => "relay_source",
+            DropReason::ForeignPlace => "foreign_place",
             DropReason::ChannelNotReady => "channel_not_ready",
             DropReason::RelayQuota => "relay_quota",
             DropReason::NestedRelay => "nested_relay",

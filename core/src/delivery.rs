@@ -51,6 +51,9 @@ impl Incoming {
     }
 }
 
+/// Messages in the queue up to which those are added that can be made again from what this node knows.
+const MAX_DERIVED: usize = crate::reliable::MAX_MESSAGES * 3 / 4;
+
 /// See the [module documentation](self).
 #[derive(Debug, Default)]
 pub(crate) struct Delivery {
@@ -63,6 +66,22 @@ pub(crate) struct Delivery {
     blocked_until: Option<Instant>,
     /// A description of a packet is in the outbox.
     pub(crate) flushing: bool,
+    /// The latest statements of the peer, so that an older one that they overtook is known; at most [`MAX_HEARD`], the one
+    /// heard last at the end.
+    heard: Vec<Heard>,
+}
+
+/// Statements whose order is watched. The peer has [`crate::reliable::MAX_MESSAGES`] under way at most; what was overtaken by
+/// more than that is taken in late, and put right when the channel is found silent.
+const MAX_HEARD: usize = crate::reliable::MAX_MESSAGES;
+
+/// The latest statement about something.
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    topic: Topic,
+    /// The session that it was sealed under, and its number on the control lane.
+    session: u32,
+    counter: u64,
 }
 
 impl Delivery {
@@ -74,9 +93,38 @@ impl Delivery {
         self.queue.push(topic, bytes.into())
     }
 
+    /// Whether there is room for a message that can be made again later. Those leave some for what cannot.
+    pub(crate) fn has_room(&self) -> bool {
+        self.queue.len() < MAX_DERIVED
+    }
+
     /// Drops what concerns a peer that is no more.
     pub(crate) fn forget(&mut self, peer: PeerIndex) {
         self.queue.cancel_all(|topic| topic.concerns(peer));
+        self.heard.retain(|heard| !heard.topic.concerns(peer));
+    }
+
+    /// Drops this node's own Signals.
+    pub(crate) fn forget_signals(&mut self) {
+        self.queue.cancel_all(|topic| matches!(topic, Topic::Signal | Topic::SignalTo(_)));
+    }
+
+    /// Whether a statement of the peer, sealed under the number `counter` of `session`, is its newest about `topic`: packets
+    /// overtake each other, and what replaced another may arrive before it. Any packet carries the newest statement that
+    /// there was when it was sealed, so an older one under the same keys is void.
+    pub(crate) fn is_newest(&mut self, topic: Topic, session: u32, counter: u64) -> bool {
+        if let Some(position) = self.heard.iter().position(|heard| heard.topic == topic) {
+            let known = self.heard[position];
+            if known.session == session && counter < known.counter {
+                return false;
+            }
+            self.heard.remove(position);
+        }
+        if self.heard.len() >= MAX_HEARD {
+            self.heard.remove(0);
+        }
+        self.heard.push(Heard { topic, session, counter });
+        true
     }
 
     /// Whether a packet should be put into the outbox.
@@ -226,4 +274,25 @@ fn at<T: Default>(list: &mut Vec<T>, path: u8) -> Option<&mut T> {
         list.resize_with(index + 1, T::default);
     }
     list.get_mut(index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_statement_that_was_overtaken_is_void() {
+        let (mut delivery, about) = (Delivery::default(), |peer| Topic::Relay(RelayRole::Offer, PeerIndex(peer)));
+        assert!(delivery.is_newest(about(1), 7, 20));
+        assert!(!delivery.is_newest(about(1), 7, 19));
+        assert!(delivery.is_newest(about(1), 7, 20), "two of one envelope are in order");
+        assert!(delivery.is_newest(about(2), 7, 19), "of something else");
+        assert!(delivery.is_newest(about(1), 8, 3), "other keys begin anew");
+        delivery.forget(PeerIndex(1));
+        assert!(delivery.is_newest(about(1), 8, 2), "the index is another peer's");
+        for peer in 0..1_000 {
+            assert!(delivery.is_newest(about(peer + 10), 8, 100));
+        }
+        assert_eq!(delivery.heard.len(), MAX_HEARD);
+    }
 }

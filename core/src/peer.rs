@@ -244,12 +244,16 @@ pub(crate) struct Peer {
     pub(crate) legs: Option<Box<RelayLegs>>,
     /// What is done to reach the peer directly, once that was wanted.
     pub(crate) search: Option<Box<Search>>,
+    /// Where signaling had led to when it was last forbidden: as long as it is, the peer may not come from there.
+    pub(crate) signaled: Vec<SocketAddr>,
     /// Packets of which parts have come.
     pub(crate) reassembly: Option<Box<Reassembly>>,
     /// Identification of the next packet that is cut.
     pub(crate) next_fragment: u32,
     /// How many Signals of the peer are carried.
     pub(crate) carried: Bucket,
+    /// How many Signals it brings, its own and those of others.
+    pub(crate) brought: Bucket,
     wanted_until: Instant,
     keepalives: u32,
 }
@@ -291,9 +295,11 @@ impl Peer {
             delivery: None,
             legs: None,
             search: None,
+            signaled: Vec::new(),
             reassembly: None,
             next_fragment: 0,
             carried: Bucket::default(),
+            brought: Bucket::default(),
             wanted_until: Instant::ORIGIN,
             keepalives: 0,
         }
@@ -445,6 +451,7 @@ impl Peer {
             Via::Relay(_) => PathClass::Relay,
             Via::Direct(at) if self.config.endpoints.contains(&at.remote) => PathClass::Direct,
             Via::Direct(at) if self.config.last_known.contains(&at.remote) => PathClass::Direct,
+            Via::Direct(at) if self.signaled.contains(&at.remote) => PathClass::SignalingThenDirect,
             // Once the two have told each other where they are, what comes from a new address comes because of that.
             Via::Direct(_) if self.search.as_ref().is_some_and(|search| search.remote.is_some()) => {
                 PathClass::SignalingThenDirect

@@ -4,7 +4,7 @@ use super::{Control, Node, Outgoing, PeerIndex};
 use crate::counters::DropReason;
 use crate::delivery::Topic;
 use crate::path::PathSlot;
-use crate::wire::{Ack, Message};
+use crate::wire::{Ack, Message, RelayRole};
 
 impl Node {
     /// Gives a peer a message that must arrive.
@@ -15,6 +15,24 @@ impl Node {
         }
         self.flush_delivery(index);
         self.reschedule(index);
+    }
+
+    /// Whether a peer's queue has room for what can be told later as well.
+    pub(super) fn has_room(&self, index: PeerIndex) -> bool {
+        self.peer(index).and_then(|peer| peer.delivery.as_ref()).is_none_or(|delivery| delivery.has_room())
+    }
+
+    /// Whether a statement about a channel to `other`, sealed under the number `counter` of `session`, is the newest one.
+    pub(super) fn is_newest(
+        &mut self,
+        index: PeerIndex,
+        (role, other): (RelayRole, &[u8; 32]),
+        session: u32,
+        counter: u64,
+    ) -> bool {
+        let Some(&other) = self.by_id.get(other) else { return true }; // It is refused in any case.
+        let Some((peer, _)) = self.peer_mut(index) else { return false };
+        peer.delivery.get_or_insert_default().is_newest(Topic::Relay(role, other), session, counter)
     }
 
     /// Sends what waits, as far as a path and its congestion window let it.
@@ -58,6 +76,7 @@ impl Node {
             peer.paths.on_ack(shared.now, PathSlot(ack.path()));
             self.update_paths(index);
         }
+        self.tell_deferred(index);
         self.flush_delivery(index);
         Ok(())
     }

@@ -17,7 +17,7 @@ impl Node {
     pub(super) fn on_hello(&mut self, from: Origin, header: &Header, datagram: &[u8]) -> Result<(), DropReason> {
         let hello = Hello::decode(datagram).map_err(|_| DropReason::Malformed)?;
         let path = from.via;
-        if self.shared.gate.is_shut(self.shared.now, &path.place().0, *hello.cookie_mac == NO_COOKIE_MAC) {
+        if self.shared.gate.is_shut(self.shared.now, &path.place(from.leg_of).0, *hello.cookie_mac == NO_COOKIE_MAC) {
             return Err(DropReason::HelloRate);
         }
         if !self.shared.local.knows_us(&hello) {
@@ -28,6 +28,9 @@ impl Node {
         if let Some((peer, index)) = self.shared.indices.answer_to(hello.ephemeral) {
             // Of a session that is confirmed meanwhile there is nothing more to say: then nothing is built.
             self.shared.counters.hellos_replayed += 1;
+            if let Some((peer, _)) = self.peer_mut(peer) {
+                peer.sessions.on_repeat(index, &path);
+            }
             self.shared.send(Outgoing::HelloAck { peer, index, path });
             return Ok(());
         }
@@ -41,8 +44,9 @@ impl Node {
         }
         let now = self.shared.now;
         let (peer, shared) = self.peer_mut(index).ok_or(DropReason::UnauthorizedPeer)?;
-        let proved =
-            shared.local.prove(claim, &hello, &peer.config.id, &peer.keys).map_err(|_| DropReason::Handshake)?;
+        let proved = shared.local.prove(claim, &hello, &peer.keys).map_err(|_| DropReason::Handshake)?;
+        self.check_place(index, &path)?;
+        let (peer, shared) = self.peer_mut(index).ok_or(DropReason::UnauthorizedPeer)?;
         let payload = &proved.payload;
         if peer.life.is_some_and(|(boot, stamp)| boot == payload.boot_id && payload.stamp <= stamp) {
             return Err(DropReason::Replay); // Within one life of the peer its stamps only grow.
@@ -50,7 +54,7 @@ impl Node {
         // What is not provably newer than what was seen may be a replay: its sender has to answer first.
         let newer = peer.stamp.is_some_and(|stamp| proved.payload.stamp > stamp) && !peer.sessions.has_pending();
         let cookie = proved.payload.cookie.map(Cookie::new);
-        let (place, socket) = path.place();
+        let (place, socket) = path.place(from.leg_of);
         let fresh = cookie.is_some_and(|cookie| shared.jar.accepts(now, place, socket, &cookie));
         if !newer && !fresh {
             let sender = header.sender_index().ok_or(DropReason::Malformed)?;
@@ -67,7 +71,7 @@ impl Node {
             }
         };
         let session = Session::new(answer.agreed, false, now);
-        peer.sessions.add_pending(Pending { session, ack: answer.ack, path }, &mut shared.indices);
+        peer.sessions.add_pending(Pending { session, ack: answer.ack, path: Some(path) }, &mut shared.indices);
         shared.send(Outgoing::HelloAck { peer: index, index: local_index, path });
         peer.departed = false;
         // The peer is where this Hello came from, if it is no replay: one of ours that is under way should go there too.
@@ -85,7 +89,7 @@ impl Node {
     fn admit(&mut self, from: Origin, header: &Header, hello: &Hello<'_>) -> Result<(), DropReason> {
         let shared = &mut self.shared;
         let (now, jar) = (shared.now, &shared.jar);
-        let (place, socket) = from.via.place();
+        let (place, socket) = from.via.place(from.leg_of);
         let has_cookie = || {
             let covered = [hello.cookie_mac_input];
             *hello.cookie_mac != NO_COOKIE_MAC && jar.accepts_mac(now, place, socket, &covered, hello.cookie_mac)
@@ -128,6 +132,8 @@ impl Node {
         // Where a Signal named the address, another may have named it to have somebody flooded: a Ping finds out.
         let was_asked = !was_signaled && initiation.asked.iter().any(|asked| asked.admits(&path));
         let agreed = initiation.read_ack(&shared.local, &ack, &*shared.crypto).map_err(|_| DropReason::Handshake)?;
+        self.check_place(index, &path)?;
+        let (peer, shared) = self.peer_mut(index).ok_or(DropReason::UnknownSession)?;
         peer.initiation = None;
         peer.greeting = None;
         peer.departed = false;
@@ -150,7 +156,7 @@ impl Node {
         let (peer, _) = self.peer_mut(index).ok_or(DropReason::UnknownSession)?;
         let initiation = peer.initiation.as_mut().filter(|i| i.index == header.session());
         let initiation = initiation.ok_or(DropReason::UnknownSession)?;
-        let cookie = initiation.read_cookie(&peer.keys, &reply).map_err(|_| DropReason::Handshake)?;
+        let cookie = initiation.read_cookie(&reply).map_err(|_| DropReason::Handshake)?;
         match initiation.cookie() {
             None => self.say_hello(index, Some(cookie), now),
             // The Hello with it is on its way, or was lost and will be repeated.
@@ -186,7 +192,7 @@ impl Node {
             shared.counters.sessions_established += 1;
             if let Some(answered) = answered {
                 // The length counts where the envelope's arrival is noted.
-                self.adopt(index, path, answered.admits(&path), 0);
+                self.adopt(index, path, answered.is_some_and(|answered| answered.admits(&path)), 0);
                 self.prove_path(index, path);
             }
         } else if header.kind() == EnvelopeType::HelloFinish {
@@ -333,7 +339,7 @@ impl Node {
         let relays = peer.legs.iter().flat_map(|legs| legs.open()).map(Via::Relay);
         let mut places: heapless::Vec<Via, MAX_PLACES> = heapless::Vec::new();
         for place in known.chain(configured.map(Via::Direct)).chain(relays) {
-            if !places.iter().any(|held| held.place() == place.place()) {
+            if !places.iter().any(|held| held.place(None) == place.place(None)) {
                 let _ = places.push(place); // Full: see MAX_PLACES.
             }
         }

@@ -127,6 +127,8 @@ impl Node {
             Ok(opened) => opened,
             Err(error) => return Err(self.on_open_error(index, header.session(), error)),
         };
+        self.check_place(index, &path)?;
+        let peer = self.peers.get_mut(index).ok_or(DropReason::UnknownSession)?;
         let is_current =
             peer.sessions.current.as_ref().is_some_and(|s| s.is_confirmed() && s.index() == header.session());
         if !is_current || header.kind() == EnvelopeType::HelloFinish {
@@ -158,13 +160,46 @@ impl Node {
                     peer.receipts.note(now, opened.lane.0);
                     peer.paths.note_data(now, slot, || shared.rng.u64());
                 }
-                self.on_messages(index, header.session(), path, slot, opened.payload).map(|()| None)
+                let order = (header.session(), opened.counter);
+                self.on_messages(index, order, path, slot, opened.payload).map(|()| None)
             }
         };
         if changed {
             self.reschedule(index);
         }
         result
+    }
+
+    /// Refuses what seems to come straight from a peer, but from the very address where another peer is: a relay that passed
+    /// it on without saying so would look like a direct path. Whether that peer is there still is asked, because a NAT may
+    /// have given its address away. Where signaling led before it was forbidden, nobody may come from either.
+    pub(super) fn check_place(&mut self, index: PeerIndex, via: &Via) -> Result<(), DropReason> {
+        let Via::Direct(at) = via else { return Ok(()) };
+        if self.peer(index).is_some_and(|peer| peer.paths.find(via).is_some()) {
+            return Ok(());
+        }
+        let allowed = self.shared.policy.allow_signaling_upgrade;
+        if !allowed && self.peer(index).is_some_and(|peer| peer.signaled.contains(&at.remote)) {
+            return Err(DropReason::ForeignPlace);
+        }
+        let Some((holder, slot)) = self.holder(index, &at.remote) else { return Ok(()) };
+        if let Some((holding, shared)) = self.peer_mut(holder) {
+            holding.paths.probe(shared.now, slot, shared.rng.u64());
+        }
+        self.send_probes(holder);
+        self.reschedule(holder);
+        Err(DropReason::ForeignPlace)
+    }
+
+    /// Which other peer than `index` is reached at an address, as far as is known.
+    pub(super) fn holder(&self, index: PeerIndex, remote: &SocketAddr) -> Option<(PeerIndex, PathSlot)> {
+        let others = self.peers.iter().filter(|(other, _)| *other != index);
+        others.flat_map(|(other, peer)| peer.paths.iter().map(move |(slot, path)| (other, slot, path))).find_map(
+            |(other, slot, path)| {
+                let is_there = path.via.direct().is_some_and(|at| at.remote == *remote);
+                (is_there && path.state == PathState::Usable).then_some((other, slot))
+            },
+        )
     }
 
     /// Counts a failure to open, and closes a session whose key has had all the failures that it may.
@@ -188,7 +223,7 @@ impl Node {
     fn on_messages(
         &mut self,
         index: PeerIndex,
-        session: u32,
+        (session, counter): (u32, u64),
         path: Via,
         slot: PathSlot,
         payload: &[u8],
@@ -228,11 +263,15 @@ impl Node {
                 }
                 Message::RelayOpen(open) => {
                     requests += 1;
-                    self.on_relay_open(index, &open);
+                    if self.is_newest(index, (open.role, &open.peer), session, counter) {
+                        self.on_relay_open(index, &open);
+                    }
                 }
                 Message::RelayClose(close) => {
                     requests += 1;
-                    self.on_relay_close(index, &close);
+                    if self.is_newest(index, (close.role, &close.peer), session, counter) {
+                        self.on_relay_close(index, &close);
+                    }
                 }
             }
         }

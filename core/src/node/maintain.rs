@@ -73,7 +73,7 @@ impl Node {
         }
     }
 
-    fn maintain_greeting(&mut self, index: PeerIndex) {
+    pub(super) fn maintain_greeting(&mut self, index: PeerIndex) {
         let Some((peer, shared)) = self.peer_mut(index) else { return };
         let now = shared.now;
         let Some(greeting) = peer.greeting.as_ref().filter(|greeting| greeting.next <= now) else { return };

@@ -26,6 +26,8 @@ mod ingress;
 mod maintain;
 mod outbox;
 mod relay;
+#[cfg(test)]
+mod several;
 pub(crate) mod signal;
 mod too_long;
 mod transmit;
@@ -53,7 +55,7 @@ use crate::overlay::{PeerIndex, Prefix, RouteTable};
 use crate::path::mapping::Observations;
 use crate::path::{Family, FourTuple, PathSlot, SocketInfo, Via};
 use crate::peer::{Link, MAX_PINGS, OperatorPing, Peer};
-use crate::relay::{RelayHandles, RelayLimits, RelayTable};
+use crate::relay::{RelayHandles, RelayTable};
 use crate::rng::Rng;
 use crate::session::handshake::LocalKeys;
 use crate::session::{CookieJar, CryptoBackend, HelloGate, Indices, KeyAge};
@@ -247,7 +249,7 @@ impl Node {
         membership::check(&identity.peer_id(), &config.own_prefixes, &config.peers)?;
         let mut rng = Rng::from_seed(seed);
         let (jar, gate) = (CookieJar::new(&mut rng), HelloGate::new(&mut rng));
-        let local = LocalKeys::new(&identity, &config, rng.array());
+        let local = LocalKeys::new(&identity, &config);
         let mut shared = Shared {
             local,
             crypto,
@@ -260,7 +262,7 @@ impl Node {
             jar,
             gate,
             handles: RelayHandles::default(),
-            channels: RelayTable::new(RelayLimits::default()),
+            channels: RelayTable::new(config.policy.relay),
             observations: Observations::default(),
             packet_len: usize::from(config.mtu),
             outbox: Outbox::new(),
@@ -394,7 +396,7 @@ impl Node {
         for prefix in &config.prefixes {
             self.routes.insert(*prefix, index).expect("membership::check found no conflict");
         }
-        let keys = self.shared.local.peer_keys(&config.id);
+        let keys = self.shared.local.peer_keys(&config.id, self.shared.rng.array());
         self.by_static_key.insert(config.id.x25519(), index);
         self.by_id.insert(*config.id.as_bytes(), index);
         let mut peer = Peer::new(config, keys, self.shared.now);
@@ -482,10 +484,13 @@ impl Node {
 
     /// Takes in what is permitted from now on.
     fn set_policy(&mut self, policy: Policy) {
-        let relayed = self.shared.policy.allow_relay;
-        self.shared.policy = policy;
-        if relayed && !policy.allow_relay {
+        let former = core::mem::replace(&mut self.shared.policy, policy);
+        self.shared.channels.set_limits(policy.relay);
+        if former.allow_relay && !policy.allow_relay {
             self.close_relays();
+        }
+        if former.allow_signaling_upgrade && !policy.allow_signaling_upgrade {
+            self.close_signaling();
         }
         self.hint_all();
     }
@@ -665,6 +670,24 @@ mod tests {
         for (remote, goes) in [(1, Some(from(1))), (9, None)] {
             let ([_, mut beta], mut finish) = handshake(4);
             let _ = beta.handle_datagram(Instant::ORIGIN, from(remote), &mut finish[0]);
+            assert_eq!(beta.sessions().count(), 1);
+            assert_eq!(data_goes_to(&mut beta, 0), goes);
+        }
+    }
+
+    #[test]
+    fn a_hello_that_came_from_two_places_proves_neither() {
+        for (other, goes) in [(1, Some(from(1))), (9, None)] {
+            let ([mut alpha, mut beta], mut hello) = handshake(2);
+            for remote in [1, other] {
+                let _ = beta.handle_datagram(Instant::ORIGIN, from(remote), &mut hello[0]);
+            }
+            let mut scratch = vec![0; Node::SCRATCH_LEN];
+            let Some(Output::Transmit { len, .. }) = beta.poll_output(&mut scratch) else { panic!("no HelloAck") };
+            let _ = alpha.handle_datagram(Instant::ORIGIN, from(2), &mut scratch[..len]);
+            let Some(Output::Transmit { len, .. }) = alpha.poll_output(&mut scratch) else { panic!("no HelloFinish") };
+            let mut finish = scratch[..len].to_vec();
+            let _ = beta.handle_datagram(Instant::ORIGIN, from(1), &mut finish);
             assert_eq!(beta.sessions().count(), 1);
             assert_eq!(data_goes_to(&mut beta, 0), goes);
         }

@@ -42,7 +42,7 @@ impl Node {
         let token = header.token().ok_or(DropReason::Malformed)?;
         match self.shared.handles.get(header.session(), token).ok_or(DropReason::UnknownChannel)? {
             Receiver::Leg { peer, relay } => {
-                self.check_source(relay, &path)?;
+                self.check_source(relay, path, datagram.len())?;
                 let inner = datagram.get_mut(HEADER_LEN..).ok_or(DropReason::Malformed)?;
                 let header = Header::decode(inner).map_err(|_| DropReason::Malformed)?;
                 let from = Origin { via: Via::Relay(relay), leg_of: Some(peer) };
@@ -55,7 +55,7 @@ impl Node {
             }
             Receiver::Channel(end) => {
                 let forward = self.shared.channels.route(end).ok_or(DropReason::UnknownChannel)?;
-                self.check_source(forward.from, &path)?;
+                self.check_source(forward.from, path, datagram.len())?;
                 let address = forward.address.ok_or(DropReason::ChannelNotReady)?;
                 let to = self.peer(forward.to).and_then(|peer| peer.paths.carrier());
                 let to = to.ok_or(DropReason::ChannelNotReady)?;
@@ -71,10 +71,22 @@ impl Node {
         }
     }
 
-    /// What is passed on comes from a proven path of the peer that it is taken to be from.
-    fn check_source(&self, peer: PeerIndex, path: &FourTuple) -> Result<(), DropReason> {
-        let is_proven = self.peer(peer).is_some_and(|peer| peer.paths.is_proven(path));
-        if is_proven { Ok(()) } else { Err(DropReason::RelaySource) }
+    /// What is passed on comes from a proven path of the peer that it is taken to be from. Who knows its token may be that peer
+    /// at a new address, and have nothing else to say than what is passed on: then that address is asked.
+    fn check_source(&mut self, index: PeerIndex, path: FourTuple, length: usize) -> Result<(), DropReason> {
+        let via = Via::Direct(path);
+        let is_proven = |peer: &Peer| peer.paths.is_proven(&path);
+        if self.peer(index).is_some_and(is_proven) {
+            return Ok(());
+        }
+        self.check_place(index, &via)?;
+        if let Some((peer, shared)) = self.peer_mut(index).filter(|(peer, _)| peer.has_session()) {
+            let class = peer.class_of(&via);
+            peer.paths.note_arrival(shared.now, &via, class, length, || shared.rng.u64());
+            self.send_probes(index);
+            self.reschedule(index);
+        }
+        Err(DropReason::RelaySource)
     }
 
     /// A peer speaks of a channel.
@@ -92,6 +104,10 @@ impl Node {
     /// `from` asks this node to carry to `to`.
     fn on_request(&mut self, from: PeerIndex, to: PeerIndex, address: RelayAddress) {
         let now = self.shared.now;
+        if !self.shared.channels.take_request(now, from) {
+            self.shared.counters.relay_refusals += 1; // It is not even told.
+            return;
+        }
         let is_there =
             self.peer(to).is_some_and(|peer| peer.sessions.has_sender(now) && peer.paths.carrier().is_some());
         let refusal = match is_there {
@@ -102,18 +118,17 @@ impl Node {
         let shared = &mut self.shared;
         let opened = match refusal {
             Some(reason) => Err(reason),
-            None => shared.channels.open(shared.now, from, to, address, &mut shared.handles, &mut shared.rng).map_err(
-                |refusal| match refusal {
-                    RelayRefusal::OneEnd => RelayCloseReason::UNKNOWN_PEER,
-                    RelayRefusal::PeerQuota | RelayRefusal::TotalQuota => RelayCloseReason::QUOTA,
-                },
-            ),
+            None => shared
+                .channels
+                .open(shared.now, from, to, address, &mut shared.handles, &mut shared.rng)
+                .map_err(RelayRefusal::reason),
         };
         match opened {
             Ok(opened) => {
                 self.tell_open(from, RelayRole::Offer, to, opened.answer);
                 if let Some(inform) = opened.inform {
                     self.tell_open(to, RelayRole::Offer, from, inform);
+                    self.ask(to);
                 }
             }
             Err(reason) => {
@@ -195,11 +210,16 @@ impl Node {
             if let Some(legs) = peer.legs.as_mut() {
                 legs.on_silent(now, relay);
             }
-            let Some((relayer, shared)) = self.peer_mut(relay) else { continue };
-            if let Some(slot) = relayer.paths.preferred_slot() {
-                relayer.paths.probe(now, slot, shared.rng.u64());
-                self.reschedule(relay);
-            }
+            self.ask(relay);
+        }
+    }
+
+    /// Asks a peer whether it is still where it was.
+    fn ask(&mut self, index: PeerIndex) {
+        let Some((peer, shared)) = self.peer_mut(index) else { return };
+        if let Some(slot) = peer.paths.preferred_slot() {
+            peer.paths.probe(shared.now, slot, shared.rng.u64());
+            self.reschedule(index);
         }
     }
 
@@ -245,9 +265,15 @@ impl Node {
         }
     }
 
+    /// The relays of a peer's legs that cannot be told anything more at the moment.
+    fn full_relays(&self, index: PeerIndex) -> heapless::Vec<PeerIndex, MAX_LEGS> {
+        let legs = self.peer(index).and_then(|peer| peer.legs.as_ref());
+        legs.iter().flat_map(|legs| legs.iter()).map(|leg| leg.relay).filter(|relay| !self.has_room(*relay)).collect()
+    }
+
     fn poll_leg(&mut self, index: PeerIndex) -> Option<LegAction> {
-        let (peer, shared) = self.peer_mut(index)?;
-        peer.legs.as_mut()?.poll(shared.now)
+        let (now, full) = (self.shared.now, self.full_relays(index));
+        self.peer_mut(index)?.0.legs.as_mut()?.poll(now, |relay| !full.contains(&relay))
     }
 
     /// Whether a relay could carry to a peer.
@@ -353,13 +379,25 @@ impl Node {
         }
     }
 
-    fn tell_open(&mut self, to: PeerIndex, role: RelayRole, other: PeerIndex, address: RelayAddress) {
+    pub(super) fn tell_open(&mut self, to: PeerIndex, role: RelayRole, other: PeerIndex, address: RelayAddress) {
         let Some(peer) = self.peer(other).map(|peer| *peer.config.id.as_bytes()) else { return };
+        if role == RelayRole::Offer && !self.has_room(to) {
+            return self.shared.channels.defer(to, other);
+        }
         let open = RelayOpen { role, peer, handle: address.handle, token: address.token };
         self.deliver(to, Topic::Relay(role, other), &Message::RelayOpen(open));
     }
 
-    fn tell_close(&mut self, to: PeerIndex, role: RelayRole, peer: [u8; 32], reason: RelayCloseReason) {
+    /// Tells a peer of the channels for which its queue had no room.
+    pub(super) fn tell_deferred(&mut self, index: PeerIndex) {
+        while self.has_room(index)
+            && let Some((partner, address)) = self.shared.channels.take_deferred(index)
+        {
+            self.tell_open(index, RelayRole::Offer, partner, address);
+        }
+    }
+
+    pub(super) fn tell_close(&mut self, to: PeerIndex, role: RelayRole, peer: [u8; 32], reason: RelayCloseReason) {
         // About a peer that is not known here there is nothing to keep in order.
         let other = self.by_id.get(&peer).copied().unwrap_or(to);
         self.deliver(to, Topic::Relay(role, other), &Message::RelayClose(RelayClose { role, peer, reason }));

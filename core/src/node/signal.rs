@@ -21,6 +21,9 @@ const HELLO_GAP: core::time::Duration = core::time::Duration::from_millis(250);
 /// Signals that this node carries for one peer.
 const CARRY_RATE: Rate = Rate { units: 4, per: core::time::Duration::from_secs(1), burst: 64 };
 
+/// Signals of whomever that are taken from one peer: with many peers behind it, it may bring many at once when they wake.
+const BRING_RATE: Rate = Rate { units: 16, per: core::time::Duration::from_secs(1), burst: 256 };
+
 /// What a peer saw of this node is as it was for so long: many NATs forget after 30 s.
 const SEEN_FOR: core::time::Duration = core::time::Duration::from_secs(20);
 
@@ -174,6 +177,11 @@ impl Node {
 
     /// A Signal arrived from `from`.
     pub(super) fn on_signal(&mut self, from: PeerIndex, signal: &Signal<'_>) {
+        let Some((peer, shared)) = self.peer_mut(from) else { return };
+        if !matches!(signal.role(), SignalRole::Carry(_)) && !peer.brought.take(shared.now, &BRING_RATE, 1) {
+            shared.counters.signals_refused += 1;
+            return;
+        }
         match signal.role() {
             SignalRole::Own => self.take_signal(from, None, signal),
             SignalRole::Carried(origin) => {
@@ -209,8 +217,9 @@ impl Node {
             return;
         }
         let own = self.own_sockets();
+        let is_other = |at: SocketAddr| self.holder(index, &at).is_some();
         let acceptable =
-            |candidate: &Candidate| candidate::judge(candidate.address, |ip| self.is_overlay(ip), &own).is_ok();
+            |named: &Candidate| candidate::judge(named.address, |ip| self.is_overlay(ip), &own, is_other).is_ok();
         let named: heapless::Vec<(CandidateKind, FourTuple), { Signal::MAX_ITEMS }> = signal
             .candidates()
             .filter(acceptable)
@@ -252,6 +261,8 @@ impl Node {
             peer.greeting.as_ref().and_then(|greeting| greeting.last).is_some_and(|last| now < last + HELLO_GAP);
         if !peer.has_session() && !lately {
             peer.greet_now(now);
+            // The first tries carry its Hello.
+            self.maintain_greeting(index);
         }
         self.maintain_search(index);
         self.reschedule(index);
@@ -290,6 +301,10 @@ impl Node {
         let Some(answered) = peer.search.as_mut().and_then(|search| search.checks.on_pong(now, token, held)) else {
             return;
         };
+        if let Err(reason) = self.check_place(index, &Via::Direct(answered.via)) {
+            return self.shared.counters.drop(reason);
+        }
+        let Some((peer, shared)) = self.peer_mut(index) else { return };
         let class = if answered.by_signal { PathClass::SignalingThenDirect } else { PathClass::Direct };
         let slot = peer.paths.insert(now, Via::Direct(answered.via), class);
         if peer.paths.get(slot).is_some_and(|path| path.state != PathState::Lost) {
@@ -303,6 +318,30 @@ impl Node {
         }
         self.update_paths(index);
         self.reschedule(index);
+    }
+
+    /// Signaling is not allowed any more: what it led to ends, and is not taken up again where the peer goes on with it.
+    pub(super) fn close_signaling(&mut self) {
+        for index in self.peers.indices() {
+            let Some((peer, shared)) = self.peer_mut(index) else { continue };
+            let now = shared.now;
+            let paths = peer.paths.forget_class(PathClass::SignalingThenDirect);
+            let checks = peer.search.take().map(|search| search.checks);
+            let tried = checks.iter().flat_map(|checks| checks.signaled());
+            peer.signaled = paths.iter().filter_map(Via::direct).map(|at| at.remote).chain(tried).collect();
+            let signaled = &peer.signaled;
+            peer.heard_at.take_if(|via| via.direct().is_some_and(|at| signaled.contains(&at.remote)));
+            if let Some(delivery) = peer.delivery.as_mut() {
+                delivery.forget_signals();
+            }
+            peer.paths.probe_all(now, || shared.rng.u64());
+            if peer.has_session() && peer.paths.preferred_slot().is_none() {
+                peer.greet_now(now);
+            }
+            self.maintain_legs(index);
+            self.update_paths(index);
+            self.reschedule(index);
+        }
     }
 
     /// The addresses of this node's sockets. Where the host is reached at one that the runtime has not told, it has moved, and

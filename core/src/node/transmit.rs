@@ -41,7 +41,7 @@ impl Node {
             }
             Outgoing::Cookie { peer, path, index, hello_mac } => {
                 let shared = &mut self.shared;
-                let (place, socket) = path.place();
+                let (place, socket) = path.place(peer);
                 let cookie = shared.jar.cookie(shared.now, place, socket);
                 shared.counters.cookies_sent += 1;
                 copy(peer, path, &cookie.reply(shared.local.cookie_key(), index, &hello_mac), scratch)?

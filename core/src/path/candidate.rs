@@ -33,7 +33,7 @@ pub fn gather(own: &OwnAddresses<'_>, is_overlay: impl Fn(IpAddr) -> bool) -> Ve
     let mut found = Vec::new();
     let told = [(CandidateKind::Configured, own.configured), (CandidateKind::Reflexive, own.reflexive)];
     for (kind, addresses) in told {
-        let acceptable = addresses.iter().filter(|at| judge(**at, &is_overlay, &[]).is_ok());
+        let acceptable = addresses.iter().filter(|at| judge(**at, &is_overlay, &[], |_| false).is_ok());
         for address in acceptable.take(MAX_OF_A_KIND) {
             add(&mut found, Candidate { kind, address: *address });
         }
@@ -43,7 +43,7 @@ pub fn gather(own: &OwnAddresses<'_>, is_overlay: impl Fn(IpAddr) -> bool) -> Ve
     for ip in interfaces {
         for socket in own.sockets {
             let address = SocketAddr::new(ip, socket.port);
-            if Family::of(&address) == socket.family && judge(address, &is_overlay, &[]).is_ok() {
+            if Family::of(&address) == socket.family && judge(address, &is_overlay, &[], |_| false).is_ok() {
                 add(&mut found, Candidate { kind: CandidateKind::Interface, address });
             }
         }
@@ -97,13 +97,22 @@ pub enum Unacceptable {
     /// A socket of this node.
     #[error("it is this node's own")]
     Own,
+    /// A third peer is there: it could pass on what is sent there and so pose as the peer.
+    #[error("another peer is there")]
+    OtherPeer,
 }
 
-/// Judges an address that somebody else named. `own` are the addresses of this node's sockets, with the port.
+/// Judges an address that somebody else named. `own` are the addresses of this node's sockets, with the port; `is_other` tells
+/// whether another peer than the one that is sought is known to be there.
 ///
 /// # Errors
 /// [`Unacceptable`] where no datagram may go there.
-pub fn judge(address: SocketAddr, is_overlay: impl Fn(IpAddr) -> bool, own: &[SocketAddr]) -> Result<(), Unacceptable> {
+pub fn judge(
+    address: SocketAddr,
+    is_overlay: impl Fn(IpAddr) -> bool,
+    own: &[SocketAddr],
+    is_other: impl Fn(SocketAddr) -> bool,
+) -> Result<(), Unacceptable> {
     if address.port() == 0 {
         return Err(Unacceptable::NoPort);
     }
@@ -115,7 +124,11 @@ pub fn judge(address: SocketAddr, is_overlay: impl Fn(IpAddr) -> bool, own: &[So
         return Err(Unacceptable::InOverlay);
     }
     let is_own = own.iter().any(|own| own.ip() == address.ip() && own.port() == address.port());
-    if is_own { Err(Unacceptable::Own) } else { Ok(()) }
+    match is_own {
+        true => Err(Unacceptable::Own),
+        false if is_other(address) => Err(Unacceptable::OtherPeer),
+        false => Ok(()),
+    }
 }
 
 fn judge_v4(ip: Ipv4Addr) -> Result<(), Unacceptable> {
@@ -223,7 +236,7 @@ mod tests {
     #[test]
     fn what_may_not_be_tried() {
         let own = [at("192.0.2.1:4100"), at("[2001:db8::1]:4100")];
-        let verdict = |text: &str| judge(at(text), is_overlay, &own).err();
+        let verdict = |text: &str| judge(at(text), is_overlay, &own, |held| held == at("192.0.2.7:4100")).err();
         for (address, expected) in [
             ("192.0.2.9:0", Unacceptable::NoPort),
             ("0.0.0.0:1", Unacceptable::Unspecified),
@@ -241,6 +254,7 @@ mod tests {
             ("[::ffff:127.0.0.1]:1", Unacceptable::Mapped),
             ("[::7f00:1]:1", Unacceptable::Mapped),
             ("[2001:db8::1]:4100", Unacceptable::Own),
+            ("192.0.2.7:4100", Unacceptable::OtherPeer),
         ] {
             assert_eq!(verdict(address), Some(expected), "{address}");
         }
@@ -261,7 +275,7 @@ mod tests {
             let own = OwnAddresses { interfaces: &interfaces, sockets: &SOCKETS, reflexive: &reflexive, configured: &[] };
             let found = gather(&own, is_overlay);
             for (n, candidate) in found.iter().enumerate() {
-                prop_assert!(judge(candidate.address, is_overlay, &[]).is_ok());
+                prop_assert!(judge(candidate.address, is_overlay, &[], |_| false).is_ok());
                 prop_assert!(found[..n].iter().all(|earlier| earlier.address != candidate.address));
             }
         }

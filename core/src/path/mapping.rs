@@ -24,12 +24,20 @@ pub struct Observation {
     pub observed: SocketAddr,
     /// When it said so last.
     pub at: Instant,
+    /// When it last said something else than before.
+    changed: Option<Instant>,
 }
 
 impl Observation {
     /// Whether two observations are of one and the same local address and port.
     fn same_source(&self, other: &Observation) -> bool {
         self.path.socket == other.path.socket && self.path.local == other.path.local
+    }
+
+    /// Whether both were said of the same state of things: a mapping that moved under one observer may have moved under all,
+    /// and what another said before that tells nothing.
+    fn is_comparable(&self, other: &Observation) -> bool {
+        Some(self.at) >= other.changed && Some(other.at) >= self.changed
     }
 
     /// Whether one observation takes the place of the other.
@@ -48,19 +56,19 @@ impl Observations {
     /// Takes in that `observer` saw a datagram on `path` come from `observed`. Returns whether the node is seen at another
     /// address than before: then its candidates changed.
     ///
-    /// A mapping that moved under one observer has moved under all of them (the NAT restarted, or the host moved): what the
-    /// others said of that socket is forgotten rather than compared.
+    /// A mapping that moved under one observer may have moved under all of them (the NAT restarted, or the host moved), or
+    /// that one lies. So what the others said is kept, but not compared with it until they have spoken again.
     pub fn note(&mut self, now: Instant, observer: PeerIndex, path: FourTuple, observed: SocketAddr) -> bool {
-        let new = Observation { observer, path, observed, at: now };
+        let mut new = Observation { observer, path, observed, at: now, changed: None };
         let is_known = self.seen.iter().any(|old| old.same_source(&new) && old.observed == observed);
         if let Some(position) = self.seen.iter().position(|old| old.same_question(&new)) {
             let old = self.seen.remove(position);
-            if old.observed != observed {
-                self.seen.retain(|other| !other.same_source(&new));
-            }
+            new.changed = if old.observed == observed { old.changed } else { Some(now) };
         }
         if self.seen.is_full() {
-            self.seen.remove(0);
+            // Its own older words first: nobody talks the others out of the list.
+            let own = self.seen.iter().position(|old| old.observer == observer);
+            self.seen.remove(own.unwrap_or(0));
         }
         if self.seen.push(new).is_err() {
             unreachable!("room was just made for it");
@@ -110,14 +118,15 @@ impl Observations {
         let of_socket = || self.seen.iter().filter(|seen| seen.path.socket == socket && seen.path.local == local);
         // An observer on the same side of the NAT sees the host's own address, and tells nothing of the NAT.
         let mapped = || of_socket().filter(|seen| !interfaces.contains(&seen.observed.ip()));
-        let Some(first) = mapped().next() else {
+        if mapped().next().is_none() {
             return if of_socket().next().is_some() { NatVerdict::None } else { NatVerdict::Unknown };
-        };
-        if mapped().any(|seen| seen.observed != first.observed) {
+        }
+        let pairs = || mapped().flat_map(|a| mapped().filter(|b| a.is_comparable(b)).map(move |b| (a, b)));
+        if pairs().any(|(a, b)| a.observed != b.observed) {
             return NatVerdict::AddressDependent;
         }
         // That two ports of one host see the same address does not yet tell that another host would.
-        let elsewhere = mapped().any(|seen| seen.path.remote.ip() != first.path.remote.ip());
+        let elsewhere = pairs().any(|(a, b)| a.path.remote.ip() != b.path.remote.ip());
         if elsewhere { NatVerdict::EndpointIndependent } else { NatVerdict::Unknown }
     }
 }
@@ -187,6 +196,19 @@ mod tests {
         assert_eq!(all.iter().count(), 1);
         all.clear();
         assert!(all.reflexive(&[]).is_empty());
+    }
+
+    #[test]
+    fn an_observer_that_changes_its_word_takes_nothing_from_the_others() {
+        let (one, two, three) = ("192.0.2.1:4100", "192.0.2.2:4100", "192.0.2.3:4100");
+        let truth = "203.0.113.9:61000";
+        let mut all = seen(&[(1, one, truth), (2, two, truth), (3, three, truth)]);
+        for lie in 1..100 {
+            let now = Instant::from_millis(1_000 * u64::from(lie));
+            all.note(now, PeerIndex(3), path(three), SocketAddr::from(([198, 51, 100, 1], lie)));
+            assert_eq!(all.iter().filter(|seen| seen.observed == at(truth)).count(), 2);
+            assert_eq!(all.verdict(&HOST), NatVerdict::EndpointIndependent);
+        }
     }
 
     #[test]

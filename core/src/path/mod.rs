@@ -148,13 +148,15 @@ impl fmt::Display for Via<PeerId> {
 }
 
 impl Via {
-    /// What stands for the sender's address where a Hello came this way: cookies and limits are bound to it. A relay has an
-    /// address of the discard prefix (RFC 6666), which no datagram can come from.
-    pub(crate) fn place(&self) -> (SocketAddr, u8) {
+    /// What stands for the sender's address where a Hello came this way: cookies and limits are bound to it. What a relay
+    /// brings of the peer `leg_of` has an address of the discard prefix (RFC 6666), which no datagram can come from, and
+    /// which is not that of another peer by the same relay.
+    pub(crate) fn place(&self, leg_of: Option<PeerIndex>) -> (SocketAddr, u8) {
         match self {
             Via::Direct(addresses) => (addresses.remote, addresses.socket.0),
             Via::Relay(relay) => {
-                let address = Ipv6Addr::from((0x0100_u128 << 112) | u128::from(relay.0));
+                let leg = leg_of.map_or(0, |peer| u128::from(peer.0) + 1);
+                let address = Ipv6Addr::from((0x0100_u128 << 112) | u128::from(relay.0) << 33 | leg);
                 (SocketAddr::from((address, 0)), u8::MAX)
             }
         }
@@ -180,5 +182,21 @@ impl PathClass {
             PathClass::SignalingThenDirect => "signaling_then_direct",
             PathClass::Relay => "relay",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_that_a_relay_brings_have_a_place_each() {
+        let place = |relay, leg: Option<u32>| Via::Relay(PeerIndex(relay)).place(leg.map(PeerIndex)).0;
+        let places = [(1, None), (1, Some(0)), (1, Some(1)), (2, Some(0)), (1, Some(u32::MAX)), (2, None)];
+        let mut all: alloc::vec::Vec<_> = places.map(|(relay, leg)| place(relay, leg)).into();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), places.len());
+        assert!(all.iter().all(|place| matches!(place.ip(), IpAddr::V6(ip) if ip.segments()[..4] == [0x100, 0, 0, 0])));
     }
 }

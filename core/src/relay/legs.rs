@@ -1,6 +1,7 @@
 //! The endpoint's side: which relays carry for this node to one peer.
 
 use alloc::vec::Vec;
+use core::ops::RangeInclusive;
 use core::time::Duration;
 
 use super::{Receiver, RelayAddress, RelayHandles};
@@ -27,6 +28,10 @@ const BACKOFF: Duration = Duration::from_secs(1);
 
 /// The longest time that a relay is left alone, and the time after a refusal that only a configuration changes.
 const BACKOFF_LIMIT: Duration = Duration::from_secs(30);
+
+/// The longest time that a relay is left alone which does not reach the peer at the moment: nobody tells when it does again,
+/// and relays are asked only while somebody sends.
+const UNREACHABLE_LIMIT: Duration = Duration::from_secs(2);
 
 /// A leg is stated anew at most this often.
 const RESTATE_INTERVAL: Duration = Duration::from_secs(1);
@@ -142,9 +147,9 @@ impl Leg {
         };
     }
 
-    /// Leaves the relay alone for a time that grows with its failures, and for `at_least`.
-    fn refuse(&mut self, now: Instant, at_least: Duration) {
-        let backoff = (BACKOFF * (1 << self.failures.min(5))).clamp(at_least, BACKOFF_LIMIT);
+    /// Leaves the relay alone for a time that grows with its failures, within `bounds`.
+    fn refuse(&mut self, now: Instant, bounds: RangeInclusive<Duration>) {
+        let backoff = (BACKOFF * (1 << self.failures.min(5))).clamp(*bounds.start(), *bounds.end());
         self.failures += 1;
         self.remote = None;
         self.wanted = false;
@@ -188,7 +193,7 @@ impl RelayLegs {
         self.wanted = wanted;
         self.retain(handles, |leg| options.iter().any(|option| option.relay == leg.relay));
         for leg in self.legs.iter_mut().filter(|leg| leg.is_alive() && leg.until <= now) {
-            leg.refuse(now, Duration::ZERO);
+            leg.refuse(now, BACKOFF..=BACKOFF_LIMIT);
             leg.say = Some(Statement::Close);
         }
         if wanted {
@@ -198,8 +203,13 @@ impl RelayLegs {
         self.retain(handles, |leg| leg.is_alive() || leg.until > now);
     }
 
-    /// The next thing to tell a relay. Call it after anything else, until there is nothing.
-    pub fn poll(&mut self, now: Instant) -> Option<LegAction> {
+    /// The next thing to tell a relay. Call it after anything else, until there is nothing. Where a relay `may_tell` no more,
+    /// what it is to know is said later.
+    pub fn poll(&mut self, now: Instant, may_tell: impl Fn(PeerIndex) -> bool) -> Option<LegAction> {
+        let is_due = |leg: &&mut Leg| leg.say.is_some() && leg.not_before <= now;
+        for leg in self.legs.iter_mut().filter(is_due).filter(|leg| !may_tell(leg.relay)) {
+            leg.not_before = now + RESTATE_INTERVAL;
+        }
         let leg = self.legs.iter_mut().find(|leg| leg.say.is_some() && leg.not_before <= now)?;
         match leg.say.take()? {
             Statement::Open => {
@@ -258,9 +268,9 @@ impl RelayLegs {
                 leg.say = Some(Statement::Open);
                 leg.enter(now, LegState::Asked);
             }
-            RelayCloseReason::UNREACHABLE => leg.refuse(now, Duration::ZERO),
-            RelayCloseReason::QUOTA => leg.refuse(now, BACKOFF * 10),
-            _ => leg.refuse(now, BACKOFF_LIMIT),
+            RelayCloseReason::UNREACHABLE => leg.refuse(now, BACKOFF..=UNREACHABLE_LIMIT),
+            RelayCloseReason::QUOTA => leg.refuse(now, BACKOFF * 10..=BACKOFF_LIMIT),
+            _ => leg.refuse(now, BACKOFF_LIMIT..=BACKOFF_LIMIT),
         }
         was_open
     }
@@ -512,7 +522,7 @@ mod tests {
         }
 
         fn said(&mut self) -> Vec<(u32, bool)> {
-            core::iter::from_fn(|| self.legs.poll(self.now))
+            core::iter::from_fn(|| self.legs.poll(self.now, |_| true))
                 .map(|action| match action {
                     LegAction::Open { relay, .. } => (relay.0, true),
                     LegAction::Close { relay, .. } => (relay.0, false),
@@ -593,7 +603,7 @@ mod tests {
         for (reason, seconds) in [
             (RelayCloseReason::UNREACHABLE, 1),
             (RelayCloseReason::UNREACHABLE, 2),
-            (RelayCloseReason::UNREACHABLE, 4),
+            (RelayCloseReason::UNREACHABLE, 2),
             (RelayCloseReason::QUOTA, 10),
             (RelayCloseReason::REFUSED, 30),
             (RelayCloseReason::UNKNOWN_PEER, 30),

@@ -116,7 +116,7 @@ mod tests {
             let option = RelayOption { relay: RELAY, rtt: None, usable: true };
             for (n, end) in self.ends.iter_mut().enumerate() {
                 end.legs.maintain(self.now, end.wanted, &[option], None, &mut end.handles, &mut self.rng);
-                while let Some(action) = end.legs.poll(self.now) {
+                while let Some(action) = end.legs.poll(self.now, |_| true) {
                     self.mail.push(match action {
                         LegAction::Open { address, .. } => Told::Request(n, address),
                         LegAction::Close { reason, .. } => Told::Withdraw(n, reason),

@@ -14,6 +14,10 @@ use crate::wire::RelayCloseReason;
 /// A channel that nobody used for this long is closed.
 const IDLE: Duration = Duration::from_secs(600);
 
+/// How often a peer may ask for channels: all that it may have twice at once, as after a restart, and then as often as an
+/// honest one would state those that are in doubt.
+const REQUESTS: Rate = Rate { units: 64, per: Duration::from_secs(1), burst: 512 };
+
 /// What a relay grants.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RelayLimits {
@@ -137,13 +141,18 @@ struct End {
     uplink: RelayAddress,
     /// By this it wants to be addressed.
     downlink: Option<RelayAddress>,
+    /// It is still to be told of `uplink`: there was no room for that.
+    deferred: bool,
     sent: Traffic,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct PeerUse {
     channels: usize,
+    /// Channels of which it is still to be told.
+    deferred: usize,
     bucket: Bucket,
+    requests: Bucket,
 }
 
 impl RelayTable {
@@ -155,6 +164,11 @@ impl RelayTable {
     /// Changes what is granted. Channels that are open stay open.
     pub fn set_limits(&mut self, limits: RelayLimits) {
         self.limits = limits;
+    }
+
+    /// Whether a peer may ask for a channel now. Counts that it did.
+    pub fn take_request(&mut self, now: Instant, from: PeerIndex) -> bool {
+        self.peer_use(from).requests.take(now, &REQUESTS, 1)
     }
 
     /// Takes in that `from` asks for a channel to `to` and wants to be addressed by `address`. Asking again is harmless, and
@@ -214,6 +228,7 @@ impl RelayTable {
             peer: peers[usize::from(side)],
             uplink: handles.allocate(rng, Receiver::Channel(ChannelEnd { channel: index, side })),
             downlink: None,
+            deferred: false,
             sent: Traffic::default(),
         });
         let channel = Channel { ends, opener: from, opened: now, last_used: now, check_at: now + IDLE };
@@ -287,6 +302,30 @@ impl RelayTable {
         offers
     }
 
+    /// Notes that `to` was not told how to address this node for what goes to `other`. It is told when there is room.
+    pub fn defer(&mut self, to: PeerIndex, other: PeerIndex) {
+        let Some(index) = self.by_pair.get(&pair(to, other)) else { return };
+        let Some(channel) = self.channels.get_mut(*index as usize).and_then(Option::as_mut) else { return };
+        let is_new = !core::mem::replace(&mut channel.ends[side_of(to, other)].deferred, true);
+        self.peer_use(to).deferred += usize::from(is_new);
+    }
+
+    /// The next partner of which a peer is to be told now that there is room, and how it addresses this node for it.
+    pub fn take_deferred(&mut self, peer: PeerIndex) -> Option<(PeerIndex, RelayAddress)> {
+        if self.peer_use(peer).deferred == 0 {
+            return None;
+        }
+        let (end, other) = self.channels.iter_mut().flatten().find_map(|channel| {
+            let side = channel.ends.iter().position(|end| end.peer == peer && end.deferred)?;
+            let other = channel.ends[1 - side].peer;
+            Some((&mut channel.ends[side], other))
+        })?;
+        end.deferred = false;
+        let uplink = end.uplink;
+        self.peer_use(peer).deferred -= 1;
+        Some((other, uplink))
+    }
+
     /// Closes a channel that has been idle for ten minutes at `now` and returns its ends, which are to be told. Ask until
     /// there is none.
     pub fn expire(&mut self, now: Instant, handles: &mut RelayHandles) -> Option<[PeerIndex; 2]> {
@@ -347,7 +386,10 @@ impl RelayTable {
         self.free.push(index);
         self.checks.remove(&(channel.check_at, index));
         self.by_pair.remove(&channel.ends.map(|end| end.peer));
-        channel.ends.iter().for_each(|end| handles.release(end.uplink));
+        for end in &channel.ends {
+            handles.release(end.uplink);
+            self.peer_use(end.peer).deferred -= usize::from(end.deferred);
+        }
         let of_opener = self.peer_use(channel.opener);
         of_opener.channels = of_opener.channels.saturating_sub(1);
         Some(channel)
@@ -417,6 +459,30 @@ mod tests {
         fn expire(&mut self) -> Option<[PeerIndex; 2]> {
             self.table.expire(self.now, &mut self.handles)
         }
+    }
+
+    #[test]
+    fn a_peer_asks_so_often_and_no_more() {
+        let mut world = World::new(RelayLimits::default());
+        let mut taken =
+            |at, from| (0..1_000).filter(|_| world.table.take_request(Instant::from_millis(at), from)).count();
+        assert_eq!((taken(1_000, A), taken(1_000, B)), (512, 512));
+        assert_eq!(taken(3_000, A), 128);
+    }
+
+    #[test]
+    fn what_could_not_be_told_is_told_later() {
+        let mut world = World::new(RelayLimits::default());
+        for other in 10..14 {
+            world.open(A, PeerIndex(other), other).unwrap();
+            world.table.defer(A, PeerIndex(other));
+            world.table.defer(A, PeerIndex(other));
+        }
+        world.table.defer(A, PeerIndex(99));
+        world.table.close(A, PeerIndex(11), &mut world.handles);
+        let told: Vec<_> = core::iter::from_fn(|| world.table.take_deferred(A)).map(|(other, _)| other.0).collect();
+        assert_eq!(told, [10, 12, 13]);
+        assert_eq!(world.table.take_deferred(PeerIndex(10)), None);
     }
 
     #[test]

@@ -8,7 +8,8 @@
 //!
 //! Messages arrive at least once and in any order. What replaced another may be overtaken by it in the network; but any
 //! packet carries the newest version that there was when it was sealed. So a receiver that keeps, for each key, the largest
-//! counter of the control lane that it was received under, and ignores messages from below, ends with the newest.
+//! counter of the control lane that it was received under, and ignores messages from below, ends with the newest. Messages
+//! with a stamp of their own (Signals) need no such order.
 
 #[cfg(test)]
 mod delivery;
@@ -85,11 +86,6 @@ impl<K: Copy + Eq> Reliable<K> {
         Ok(())
     }
 
-    /// Drops the message with `key`: it has become pointless.
-    pub fn cancel(&mut self, key: K) {
-        self.cancel_all(|held| *held == key);
-    }
-
     /// Drops every message whose key is pointless.
     pub fn cancel_all(&mut self, is_pointless: impl Fn(&K) -> bool) {
         self.entries.retain(|entry| !is_pointless(&entry.key));
@@ -149,8 +145,13 @@ impl<K: Copy + Eq> Reliable<K> {
         self.entries.iter().any(|entry| entry.is_queued)
     }
 
+    /// How many messages there are, those in flight included.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Whether everything has arrived.
-    pub fn is_idle(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
@@ -189,11 +190,11 @@ mod tests {
         queue.on_lost(items[0]);
         let (sent, items) = take(&mut queue, 100);
         assert_eq!(sent, [0, 0, 2, 2]);
-        assert!(!queue.has_queued() && !queue.is_idle());
+        assert!(!queue.has_queued() && !queue.is_empty());
         for item in items {
             queue.on_acked(item);
         }
-        assert!(queue.is_idle());
+        assert!(queue.is_empty());
     }
 
     #[test]
@@ -232,7 +233,7 @@ mod tests {
         queue.push(2, bytes(b"b")).unwrap();
         take(&mut queue, 100);
         queue.requeue_all();
-        queue.cancel(1);
+        queue.cancel_all(|key| *key == 1);
         assert_eq!(take(&mut queue, 100).0, b"b");
     }
 

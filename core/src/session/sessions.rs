@@ -14,7 +14,7 @@ use crate::path::Via;
 use crate::rng::Rng;
 use crate::time::Instant;
 
-/// Random bytes that a node draws when it is made: they tell a rekey from a restart.
+/// Random bytes that a node draws for each peer when it is made or the peer is added: they tell a rekey from a restart.
 pub type BootId = [u8; 16];
 
 /// Sessions that a peer began and that nothing has confirmed: at most this many at once.
@@ -167,8 +167,9 @@ pub(crate) struct Pending {
     pub(crate) session: Session,
     /// The HelloAck.
     pub(crate) ack: Box<[u8]>,
-    /// Where the Hello came from, and the HelloAck went.
-    pub(crate) path: Via,
+    /// Where the Hello came from, and the HelloAck went. `None` where it came from more than one place: one of them may be
+    /// somebody's who caught it.
+    pub(crate) path: Option<Via>,
 }
 
 /// Which session indices of this node are in use, by which peer, and which of them answered a Hello.
@@ -255,6 +256,13 @@ impl Sessions {
     /// The pending session with the index `index`.
     pub(crate) fn pending(&self, index: u32) -> Option<&Pending> {
         self.pending.iter().find(|pending| pending.session.index() == index)
+    }
+
+    /// Notes that the Hello of the pending session `index` came again, by `path`.
+    pub(crate) fn on_repeat(&mut self, index: u32, path: &Via) {
+        if let Some(pending) = self.pending.iter_mut().find(|pending| pending.session.index() == index) {
+            pending.path.take_if(|first| !first.admits(path));
+        }
     }
 
     /// Adds a session that the peer began; the oldest unconfirmed one gives way.
@@ -439,7 +447,7 @@ mod tests {
 
     fn pending_at(now: Instant, index: u32) -> Pending {
         let path = Via::Direct(FourTuple { socket: SocketId(0), local: None, remote: "192.0.2.1:1".parse().unwrap() });
-        Pending { session: session_at(now, index, false), ack: Box::new([]), path }
+        Pending { session: session_at(now, index, false), ack: Box::new([]), path: Some(path) }
     }
 
     fn current(sessions: &Sessions) -> Option<u32> {

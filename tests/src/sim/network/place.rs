@@ -185,6 +185,7 @@ impl Network {
 
     /// Takes a datagram outwards, through one NAT after the other, to where its destination is an address.
     fn ascend(&mut self, now: Instant, mut realm: Realm, mut source: SocketAddr, remote: SocketAddr) -> Departure {
+        let mut translations = 0;
         while let Realm::Behind(number) = realm
             && !self.is_address_in(realm, remote.ip())
         {
@@ -199,6 +200,10 @@ impl Network {
             let nat = &mut self.boxes[number];
             source = nat.translate(now, source, remote);
             realm = nat.outer;
+            translations += 1;
+        }
+        if translations > 1 {
+            self.met("NAT: double");
         }
         Departure { source, realm: Some(realm) }
     }
