@@ -1,7 +1,8 @@
 //! Many worlds, each made by a number: faults, then healing. See [`vine_tests::sim`].
 //!
 //! `VINE_SIM_SEED=n` runs that one, `VINE_SIM_SEEDS=n` that many, `VINE_SIM_FIRST=n` begins there,
-//! `VINE_SIM_FILE=path` runs the script in a file, `VINE_SIM_QUICK=1` ends with the first seed that fails. With `VINE_SIM_LOG=1` and `--nocapture` every datagram is shown.
+//! `VINE_SIM_FILE=path` runs the script in a file, `VINE_SIM_QUICK=1` ends with the first seed that fails. With
+//! `VINE_SIM_LOG=1` and `--nocapture` every datagram is shown.
 
 use std::sync::Mutex;
 
@@ -98,7 +99,8 @@ fn seeds_keep_every_rule_and_heal() {
             Err(why) => failures.lock().unwrap().push((seed, why)),
         }
     });
-    let mut failures = failures.into_inner().unwrap();
+    let (coverage, mut failures) = (coverage.into_inner().unwrap(), failures.into_inner().unwrap());
+    println!("{count} seeds reached:\n{coverage}");
     failures.sort();
     for (seed, why) in &failures {
         println!("VINE_SIM_SEED={seed}: {why}");
@@ -108,8 +110,6 @@ fn seeds_keep_every_rule_and_heal() {
         println!("VINE_SIM_SEED={seed}: {why}\nas short as it could be made:\n{script}");
     }
     assert!(failures.is_empty(), "{} of {count} seeds fail; see above how to repeat them", failures.len());
-    let coverage = coverage.into_inner().unwrap();
-    println!("{count} seeds reached:\n{coverage}");
     if count >= SEEDS {
         assert_eq!(coverage.missing(SITUATIONS), [""; 0], "situations that no seed reached");
     }
