@@ -10,6 +10,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use crate::identity::PeerId;
 use crate::overlay::Prefix;
 use crate::path::SocketInfo;
+use crate::relay::RelayLimits;
 
 /// Peers that a node holds at most.
 pub const MAX_PEERS: usize = 4_096;
@@ -87,11 +88,18 @@ pub struct Policy {
     pub allow_relay: bool,
     /// A direct path may be set up by signaling through a common peer.
     pub allow_signaling_upgrade: bool,
+    /// What this node grants as a relay.
+    pub relay: RelayLimits,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Policy { strict_allowlist: true, allow_relay: true, allow_signaling_upgrade: true }
+        Policy {
+            strict_allowlist: true,
+            allow_relay: true,
+            allow_signaling_upgrade: true,
+            relay: RelayLimits::default(),
+        }
     }
 }
 

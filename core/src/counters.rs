@@ -46,7 +46,8 @@ pub enum DropReason {
     UnknownChannel,
     /// A Relayed envelope that did not come by a proven path of the peer whose channel it names.
     RelaySource,
-    /// An envelope of one peer that came straight from the address where another is.
+    /// An envelope that came straight from where its sender may not be: another peer is there, or signaling led there and is
+    /// not allowed any more.
     ForeignPlace,
     /// A Relayed envelope for a peer that is not reached at the moment.
     ChannelNotReady,

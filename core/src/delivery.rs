@@ -104,6 +104,11 @@ impl Delivery {
         self.heard.retain(|heard| !heard.topic.concerns(peer));
     }
 
+    /// Drops this node's own Signals.
+    pub(crate) fn forget_signals(&mut self) {
+        self.queue.cancel_all(|topic| matches!(topic, Topic::Signal | Topic::SignalTo(_)));
+    }
+
     /// Whether a statement of the peer, sealed under the number `counter` of `session`, is its newest about `topic`: packets
     /// overtake each other, and what replaced another may arrive before it. Any packet carries the newest statement that
     /// there was when it was sealed, so an older one under the same keys is void.

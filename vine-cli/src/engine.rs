@@ -54,6 +54,7 @@ fn policy(config: &Config) -> Policy {
         strict_allowlist: true,
         allow_relay: config.policy.allow_relay,
         allow_signaling_upgrade: config.policy.allow_signaling_upgrade,
+        relay: config.policy.relay,
     }
 }
 

@@ -53,7 +53,7 @@ impl Node {
         match seal(peer, shared, &packet, carriage, batch) {
             Ok(Sealed { first, changed }) => {
                 if self.peer(index).is_some_and(|peer| peer.paths.mirror().is_some()) {
-                    self.mirror(index, batch, first);
+                    self.mirror_batch(index, batch, first);
                 }
                 if changed {
                     self.reschedule(index);
@@ -89,28 +89,23 @@ impl Node {
     }
 
     /// Sends what the batch holds from byte `from` on by the standby path too: the preferred one is in doubt.
-    fn mirror(&mut self, index: PeerIndex, batch: &Batch<FourTuple>, from: usize) {
+    fn mirror_batch(&mut self, index: PeerIndex, batch: &Batch<FourTuple>, from: usize) {
         let preferred = self.peer(index).and_then(|peer| peer.paths.preferred());
         let wrapped = preferred.is_some_and(|(_, path)| path.via.relay().is_some());
         let skip = if wrapped { HEADER_LEN } else { 0 };
-        let mirror = self.peer(index).and_then(|peer| peer.paths.mirror());
-        let Some(carriage) = mirror.and_then(|(_, via)| self.carriage(Some(index), via)) else { return };
+        let Some(mirror) = self.mirror(index) else { return };
         let Some((peer, shared)) = self.peer_mut(index) else { return };
-        let spare = peer.paths.standby().map_or(0, |(_, path)| path.room() + path.overhead());
         for datagram in batch.bytes().get(from..).unwrap_or_default().chunks(batch.stride().max(1)) {
-            let Some(envelope) = datagram.get(skip..) else { continue };
-            let Ok(header) = Header::decode(envelope) else { continue };
-            if envelope.len() + carriage.header.map_or(0, |header| header.len()) > spare {
-                continue;
-            }
-            if !peer.paths.take_mirror(shared.now, header.msg_id().counter(), envelope.len()) {
-                return;
-            }
-            shared.counters.packets_mirrored += 1;
-            let wrapper = carriage.header.iter().flatten();
-            let datagram = wrapper.chain(envelope).copied().collect();
-            shared.send(Outgoing::Ready { to: carriage.to, datagram });
+            mirror.copy(peer, shared, datagram.get(skip..).unwrap_or_default());
         }
+    }
+
+    /// Where copies of what goes by the preferred path are sent, while that is in doubt.
+    pub(super) fn mirror(&self, index: PeerIndex) -> Option<Mirror> {
+        let paths = &self.peer(index)?.paths;
+        let (slot, via) = paths.mirror()?;
+        let longest = paths.get(slot).map(|path| path.room() + path.overhead())?;
+        Some(Mirror { carriage: self.carriage(Some(index), via)?, longest })
     }
 
     /// Keeps the segments of a packet until there is a session, and seeks one.
@@ -138,6 +133,28 @@ impl Node {
         }
         self.reschedule(index);
         TunOutcome::Taken
+    }
+}
+
+/// A second way for what is sealed already.
+pub(super) struct Mirror {
+    carriage: Carriage,
+    /// Bytes of the longest datagram that goes there.
+    longest: usize,
+}
+
+impl Mirror {
+    /// Sends a copy of an envelope, as far as the limit lets it.
+    pub(super) fn copy(&self, peer: &mut Peer, shared: &mut Shared, envelope: &[u8]) {
+        let Carriage { to, header } = self.carriage;
+        let Ok(sealed) = Header::decode(envelope) else { return };
+        let fits = envelope.len() + header.map_or(0, |header| header.len()) <= self.longest;
+        if !fits || !peer.paths.take_mirror(shared.now, sealed.msg_id().counter(), envelope.len()) {
+            return;
+        }
+        shared.counters.packets_mirrored += 1;
+        let datagram = header.iter().flatten().chain(envelope).copied().collect();
+        shared.send(Outgoing::Ready { to, datagram });
     }
 }
 

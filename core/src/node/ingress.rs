@@ -172,11 +172,15 @@ impl Node {
 
     /// Refuses what seems to come straight from a peer, but from the very address where another peer is: a relay that passed
     /// it on without saying so would look like a direct path. Whether that peer is there still is asked, because a NAT may
-    /// have given its address away.
+    /// have given its address away. Where signaling led before it was forbidden, nobody may come from either.
     pub(super) fn check_place(&mut self, index: PeerIndex, via: &Via) -> Result<(), DropReason> {
         let Via::Direct(at) = via else { return Ok(()) };
         if self.peer(index).is_some_and(|peer| peer.paths.find(via).is_some()) {
             return Ok(());
+        }
+        let allowed = self.shared.policy.allow_signaling_upgrade;
+        if !allowed && self.peer(index).is_some_and(|peer| peer.signaled.contains(&at.remote)) {
+            return Err(DropReason::ForeignPlace);
         }
         let Some((holder, slot)) = self.holder(index, &at.remote) else { return Ok(()) };
         if let Some((holding, shared)) = self.peer_mut(holder) {

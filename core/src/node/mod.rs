@@ -55,7 +55,7 @@ use crate::overlay::{PeerIndex, Prefix, RouteTable};
 use crate::path::mapping::Observations;
 use crate::path::{Family, FourTuple, PathSlot, SocketInfo, Via};
 use crate::peer::{Link, MAX_PINGS, OperatorPing, Peer};
-use crate::relay::{RelayHandles, RelayLimits, RelayTable};
+use crate::relay::{RelayHandles, RelayTable};
 use crate::rng::Rng;
 use crate::session::handshake::LocalKeys;
 use crate::session::{CookieJar, CryptoBackend, HelloGate, Indices, KeyAge};
@@ -262,7 +262,7 @@ impl Node {
             jar,
             gate,
             handles: RelayHandles::default(),
-            channels: RelayTable::new(RelayLimits::default()),
+            channels: RelayTable::new(config.policy.relay),
             observations: Observations::default(),
             packet_len: usize::from(config.mtu),
             outbox: Outbox::new(),
@@ -484,10 +484,13 @@ impl Node {
 
     /// Takes in what is permitted from now on.
     fn set_policy(&mut self, policy: Policy) {
-        let relayed = self.shared.policy.allow_relay;
-        self.shared.policy = policy;
-        if relayed && !policy.allow_relay {
+        let former = core::mem::replace(&mut self.shared.policy, policy);
+        self.shared.channels.set_limits(policy.relay);
+        if former.allow_relay && !policy.allow_relay {
             self.close_relays();
+        }
+        if former.allow_signaling_upgrade && !policy.allow_signaling_upgrade {
+            self.close_signaling();
         }
         self.hint_all();
     }

@@ -42,7 +42,7 @@ impl Node {
         let token = header.token().ok_or(DropReason::Malformed)?;
         match self.shared.handles.get(header.session(), token).ok_or(DropReason::UnknownChannel)? {
             Receiver::Leg { peer, relay } => {
-                self.check_source(relay, &path)?;
+                self.check_source(relay, path, datagram.len())?;
                 let inner = datagram.get_mut(HEADER_LEN..).ok_or(DropReason::Malformed)?;
                 let header = Header::decode(inner).map_err(|_| DropReason::Malformed)?;
                 let from = Origin { via: Via::Relay(relay), leg_of: Some(peer) };
@@ -55,7 +55,7 @@ impl Node {
             }
             Receiver::Channel(end) => {
                 let forward = self.shared.channels.route(end).ok_or(DropReason::UnknownChannel)?;
-                self.check_source(forward.from, &path)?;
+                self.check_source(forward.from, path, datagram.len())?;
                 let address = forward.address.ok_or(DropReason::ChannelNotReady)?;
                 let to = self.peer(forward.to).and_then(|peer| peer.paths.carrier());
                 let to = to.ok_or(DropReason::ChannelNotReady)?;
@@ -71,10 +71,22 @@ impl Node {
         }
     }
 
-    /// What is passed on comes from a proven path of the peer that it is taken to be from.
-    fn check_source(&self, peer: PeerIndex, path: &FourTuple) -> Result<(), DropReason> {
-        let is_proven = self.peer(peer).is_some_and(|peer| peer.paths.is_proven(path));
-        if is_proven { Ok(()) } else { Err(DropReason::RelaySource) }
+    /// What is passed on comes from a proven path of the peer that it is taken to be from. Who knows its token may be that peer
+    /// at a new address, and have nothing else to say than what is passed on: then that address is asked.
+    fn check_source(&mut self, index: PeerIndex, path: FourTuple, length: usize) -> Result<(), DropReason> {
+        let via = Via::Direct(path);
+        let is_proven = |peer: &Peer| peer.paths.is_proven(&path);
+        if self.peer(index).is_some_and(is_proven) {
+            return Ok(());
+        }
+        self.check_place(index, &via)?;
+        if let Some((peer, shared)) = self.peer_mut(index).filter(|(peer, _)| peer.has_session()) {
+            let class = peer.class_of(&via);
+            peer.paths.note_arrival(shared.now, &via, class, length, || shared.rng.u64());
+            self.send_probes(index);
+            self.reschedule(index);
+        }
+        Err(DropReason::RelaySource)
     }
 
     /// A peer speaks of a channel.
@@ -91,7 +103,13 @@ impl Node {
 
     /// `from` asks this node to carry to `to`.
     fn on_request(&mut self, from: PeerIndex, to: PeerIndex, address: RelayAddress) {
-        let is_there = self.peer(to).is_some_and(|peer| peer.has_session() && peer.paths.carrier().is_some());
+        let now = self.shared.now;
+        if !self.shared.channels.take_request(now, from) {
+            self.shared.counters.relay_refusals += 1; // It is not even told.
+            return;
+        }
+        let is_there =
+            self.peer(to).is_some_and(|peer| peer.sessions.has_sender(now) && peer.paths.carrier().is_some());
         let refusal = match is_there {
             _ if !self.shared.policy.allow_relay => Some(RelayCloseReason::REFUSED),
             false => Some(RelayCloseReason::UNREACHABLE),
@@ -100,18 +118,17 @@ impl Node {
         let shared = &mut self.shared;
         let opened = match refusal {
             Some(reason) => Err(reason),
-            None => shared.channels.open(shared.now, from, to, address, &mut shared.handles, &mut shared.rng).map_err(
-                |refusal| match refusal {
-                    RelayRefusal::OneEnd => RelayCloseReason::UNKNOWN_PEER,
-                    RelayRefusal::PeerQuota | RelayRefusal::TotalQuota => RelayCloseReason::QUOTA,
-                },
-            ),
+            None => shared
+                .channels
+                .open(shared.now, from, to, address, &mut shared.handles, &mut shared.rng)
+                .map_err(RelayRefusal::reason),
         };
         match opened {
             Ok(opened) => {
                 self.tell_open(from, RelayRole::Offer, to, opened.answer);
                 if let Some(inform) = opened.inform {
                     self.tell_open(to, RelayRole::Offer, from, inform);
+                    self.ask(to);
                 }
             }
             Err(reason) => {
@@ -193,11 +210,16 @@ impl Node {
             if let Some(legs) = peer.legs.as_mut() {
                 legs.on_silent(now, relay);
             }
-            let Some((relayer, shared)) = self.peer_mut(relay) else { continue };
-            if let Some(slot) = relayer.paths.preferred_slot() {
-                relayer.paths.probe(now, slot, shared.rng.u64());
-                self.reschedule(relay);
-            }
+            self.ask(relay);
+        }
+    }
+
+    /// Asks a peer whether it is still where it was.
+    fn ask(&mut self, index: PeerIndex) {
+        let Some((peer, shared)) = self.peer_mut(index) else { return };
+        if let Some(slot) = peer.paths.preferred_slot() {
+            peer.paths.probe(shared.now, slot, shared.rng.u64());
+            self.reschedule(index);
         }
     }
 
@@ -256,7 +278,8 @@ impl Node {
 
     /// Whether a relay could carry to a peer.
     fn option(&self, index: PeerIndex, relay: PeerIndex) -> Option<RelayOption> {
-        let peer = self.peer(relay).filter(|peer| relay != index && peer.has_session())?;
+        let now = self.shared.now;
+        let peer = self.peer(relay).filter(|peer| relay != index && peer.sessions.has_sender(now))?;
         peer.paths.carrier()?;
         let rtt = peer.paths.preferred().and_then(|(_, path)| path.rtt.smoothed());
         Some(RelayOption { relay, rtt, usable: peer.paths.is_direct() })

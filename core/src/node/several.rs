@@ -154,7 +154,15 @@ impl Net {
 
     /// The host of `from` sends a packet to `to`.
     fn send(&mut self, from: usize, to: usize) {
-        let packet = [0x45, 0, 0, 20, 0, 0, 0, 0, 64, 1, 0, 0, 10, 0, from as u8, 1, 10, 0, to as u8, 1];
+        self.send_long(from, to, 20);
+    }
+
+    /// The same with a packet of so many bytes.
+    fn send_long(&mut self, from: usize, to: usize, length: u16) {
+        let mut packet = vec![0; usize::from(length)];
+        packet[..20]
+            .copy_from_slice(&[0x45, 0, 0, 0, 0, 0, 0, 0, 64, 1, 0, 0, 10, 0, from as u8, 1, 10, 0, to as u8, 1]);
+        packet[2..4].copy_from_slice(&length.to_be_bytes());
         let mut batch = Batch::with_capacity(2_000);
         let _ = self.nodes[from].handle_tun(self.now, TunPacket::complete(&packet).unwrap(), &mut batch);
         if let Some(destination) = batch.destination() {
@@ -314,4 +322,91 @@ fn nobody_brings_signals_without_end() {
     let body = signal(20_000, SocketAddr::from(([192, 0, 2, 200], 4100)));
     net.nodes[1].on_signal(carrier, &body.to_signal(SignalRole::Own, &mut scratch));
     assert_eq!(net.nodes[1].counters().signals_refused, before, "only for a while");
+}
+
+/// Two that reach each other through the third alone, until they signal.
+fn two_and_a_relay() -> Net {
+    Net::with(3, |node, other| other == 2 || node == 2)
+}
+
+/// Both send for so long, a packet each in 100 ms.
+fn talk(net: &mut Net, ms: u64) {
+    for _ in 0..ms / 100 {
+        net.send(0, 1);
+        net.send(1, 0);
+        net.run(100);
+    }
+}
+
+fn forbid_signaling(net: &mut Net, node: usize) {
+    let policy = Policy { allow_signaling_upgrade: false, ..Policy::default() };
+    net.nodes[node].command(net.now, Command::SetPolicy(policy)).unwrap();
+}
+
+#[test]
+fn forbidding_signaling_ends_what_it_led_to() {
+    let mut net = two_and_a_relay();
+    talk(&mut net, 3_000);
+    assert_eq!(net.way(0, 1).map(|(_, class)| class), Some(PathClass::SignalingThenDirect));
+    forbid_signaling(&mut net, 0);
+    talk(&mut net, 2_000);
+    let checks = net.nodes[0].counters().checks_sent;
+    for _ in 0..20 {
+        talk(&mut net, 500);
+        assert_eq!(net.way(0, 1).map(|(_, class)| class), Some(PathClass::Relay));
+    }
+    assert_eq!(net.nodes[0].counters().checks_sent, checks);
+    let received = net.packets.len();
+    talk(&mut net, 1_000);
+    assert!(net.packets.len() >= received + 18, "both still hear each other");
+    net.nodes[0].command(net.now, Command::SetPolicy(Policy::default())).unwrap();
+    talk(&mut net, 3_000);
+    assert_eq!(net.way(0, 1).map(|(_, class)| class), Some(PathClass::SignalingThenDirect));
+}
+
+#[test]
+fn an_end_that_moved_is_found_by_what_is_passed_on() {
+    const MOVED: SocketAddr = SocketAddr::new(IpAddr::V4(core::net::Ipv4Addr::new(192, 0, 2, 101)), 4100);
+    let mut net = two_and_a_relay();
+    forbid_signaling(&mut net, 0);
+    forbid_signaling(&mut net, 1);
+    talk(&mut net, 3_000);
+    assert_eq!(net.way(0, 1).map(|(_, class)| class), Some(PathClass::Relay));
+    net.wire = |transit| {
+        if transit.from == at(1) {
+            transit.from = MOVED;
+        }
+        match transit.to {
+            MOVED => transit.to = at(1),
+            to if to == at(1) => return false,
+            _ => {}
+        }
+        true
+    };
+    net.send(1, 0);
+    net.run(1);
+    let direct = net.peer_of(2, 1).paths.proven().any(|via| via == Via::Direct(path(MOVED)));
+    assert!(direct, "the relay asked where it comes from now");
+    talk(&mut net, 1_000);
+    let received = net.packets.len();
+    talk(&mut net, 1_000);
+    assert!(net.packets.len() >= received + 18, "{} of 20", net.packets.len() - received);
+}
+
+#[test]
+fn fragments_are_mirrored_too() {
+    let mut net = two_and_a_relay();
+    net.wire = |transit| transit.bytes.len() <= 1252;
+    talk(&mut net, 10_000);
+    assert_eq!(net.way(0, 1).map(|(_, class)| class), Some(PathClass::SignalingThenDirect));
+    net.wire = |transit| transit.from == at(2) || transit.to == at(2);
+    let (fragments, mirrored) = (net.nodes[0].counters().fragments_sent, net.nodes[0].counters().packets_mirrored);
+    for _ in 0..60 {
+        net.send_long(0, 1, 1280);
+        net.run(5);
+    }
+    assert_eq!(net.way(0, 1).map(|(_, class)| class), Some(PathClass::Relay));
+    let counters = net.nodes[0].counters();
+    assert_eq!(counters.fragments_sent - fragments, 120);
+    assert!(counters.packets_mirrored - mirrored >= 4, "{}", counters.packets_mirrored - mirrored);
 }

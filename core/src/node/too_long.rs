@@ -46,10 +46,11 @@ impl Node {
         carriage: Carriage,
         room: usize,
     ) -> Option<()> {
+        let mirror = self.mirror(index);
         let (peer, shared) = self.peer_mut(index)?;
         let now = shared.now;
         let PathSlot(slot) = peer.paths.preferred_slot()?;
-        let session = peer.sessions.sender(now)?;
+        peer.sessions.sender(now)?;
         let id = peer.next_fragment;
         let parts = Fragments::new(packet, id, room)?;
         peer.next_fragment = id.wrapping_add(1);
@@ -61,10 +62,13 @@ impl Node {
             wrapper.copy_from_slice(carriage.header.as_ref().map_or(&[], |header| header.as_slice()));
             let end = envelope.len() - TAG_LEN;
             MessageWriter::new(envelope.get_mut(HEADER_LEN..end)?).push(&message).ok()?;
+            let session = peer.sessions.sender(now)?;
             let counter = session.tunnel.seal(Lane(slot + 1), false, envelope).ok()?;
             peer.tx_bytes += datagram.len() as u64;
             peer.paths.on_data_sent(now, PathSlot(slot), counter, || shared.rng.u64());
             shared.counters.fragments_sent += 1;
+            let envelope = datagram.get(before..).unwrap_or_default();
+            mirror.iter().for_each(|mirror| mirror.copy(peer, shared, envelope));
             shared.send(Outgoing::Ready { to: carriage.to, datagram });
         }
         peer.last_sent = now;

@@ -272,9 +272,9 @@ impl CheckList {
         self.targets.retain(|target| target.by_signal || keep(target.kind, &target.via));
     }
 
-    /// Whether an address may yet answer: some burst is under way.
-    pub fn is_checking(&self) -> bool {
-        self.targets.iter().any(|target| target.burst.is_some())
+    /// The addresses that only the peer's Signals named.
+    pub fn signaled(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.targets.iter().filter(|target| target.by_signal).map(|target| target.via.remote)
     }
 
     /// What a Signal tells the peer: what came of trying the addresses.
@@ -388,7 +388,7 @@ mod tests {
         assert!(run(&mut list, &mut now, Instant::from_millis(9_000)).iter().all(|(_, due)| due.via == via(1)));
         let outcomes: Vec<_> = list.results().map(|result| result.outcome).collect();
         assert_eq!(outcomes, [CheckOutcome::Waiting, CheckOutcome::Silent, CheckOutcome::Answered]);
-        assert!(!list.is_checking());
+        assert_eq!(list.next_deadline(), Instant::FAR_FUTURE);
     }
 
     #[test]

@@ -316,6 +316,17 @@ impl PathSet {
         self.preferred.take_if(|preferred| *preferred == slot);
     }
 
+    /// Forgets the paths of a class, whatever they carry. Returns where they led.
+    pub fn forget_class(&mut self, class: PathClass) -> Vec<Via> {
+        let mut gone = Vec::new();
+        for path in &mut self.slots {
+            gone.extend(path.take_if(|path| path.class == class).map(|path| path.via));
+        }
+        let slots = &self.slots;
+        self.preferred.take_if(|preferred| slots[usize::from(preferred.0)].is_none());
+        gone
+    }
+
     /// The slot to displace: candidates before proven paths, the oldest first, never the preferred one.
     fn least_useful(&self) -> usize {
         let preferred = self.preferred;

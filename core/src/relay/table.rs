@@ -14,6 +14,10 @@ use crate::wire::RelayCloseReason;
 /// A channel that nobody used for this long is closed.
 const IDLE: Duration = Duration::from_secs(600);
 
+/// How often a peer may ask for channels: all that it may have twice at once, as after a restart, and then as often as an
+/// honest one would state those that are in doubt.
+const REQUESTS: Rate = Rate { units: 64, per: Duration::from_secs(1), burst: 512 };
+
 /// What a relay grants.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RelayLimits {
@@ -148,6 +152,7 @@ struct PeerUse {
     /// Channels of which it is still to be told.
     deferred: usize,
     bucket: Bucket,
+    requests: Bucket,
 }
 
 impl RelayTable {
@@ -159,6 +164,11 @@ impl RelayTable {
     /// Changes what is granted. Channels that are open stay open.
     pub fn set_limits(&mut self, limits: RelayLimits) {
         self.limits = limits;
+    }
+
+    /// Whether a peer may ask for a channel now. Counts that it did.
+    pub fn take_request(&mut self, now: Instant, from: PeerIndex) -> bool {
+        self.peer_use(from).requests.take(now, &REQUESTS, 1)
     }
 
     /// Takes in that `from` asks for a channel to `to` and wants to be addressed by `address`. Asking again is harmless, and
@@ -449,6 +459,15 @@ mod tests {
         fn expire(&mut self) -> Option<[PeerIndex; 2]> {
             self.table.expire(self.now, &mut self.handles)
         }
+    }
+
+    #[test]
+    fn a_peer_asks_so_often_and_no_more() {
+        let mut world = World::new(RelayLimits::default());
+        let mut taken =
+            |at, from| (0..1_000).filter(|_| world.table.take_request(Instant::from_millis(at), from)).count();
+        assert_eq!((taken(1_000, A), taken(1_000, B)), (512, 512));
+        assert_eq!(taken(3_000, A), 128);
     }
 
     #[test]

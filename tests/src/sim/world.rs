@@ -508,6 +508,7 @@ impl World {
             Box::new(self.crypto.clone()),
         );
         self.ids = ids;
+        self.network.hosts[host].told.1 = port;
         self.trace.note("start", host, origin, &seed);
         self.tell_addresses(host);
         self.settle(host);
@@ -573,7 +574,10 @@ impl World {
     /// The runtime tells the node of the host's present addresses.
     pub fn tell_addresses(&mut self, host: usize) {
         let local = self.network.local_addresses(host);
-        let _ = self.command(host, Command::NetworkChanged { local }); // Down, or told later.
+        // Down, or told later.
+        if self.command(host, Command::NetworkChanged { local: local.clone() }).is_ok() {
+            self.network.hosts[host].told.0 = local;
+        }
     }
 
     /// The operator pings a peer. Returns the token, if the node took the request.

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 use vine_core::identity::{Identity, PeerId};
 use vine_core::overlay::Prefix;
+use vine_core::relay::RelayLimits;
 use vine_core::{NetworkId, NetworkKey};
 use vine_tokio::Endpoint;
 
@@ -104,6 +105,8 @@ pub(crate) struct Peer {
 pub(crate) struct Policy {
     pub(crate) allow_relay: bool,
     pub(crate) allow_signaling_upgrade: bool,
+    /// `[relay]`.
+    pub(crate) relay: RelayLimits,
 }
 
 /// The configuration of `path` and the identity that it names.

@@ -3,10 +3,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use toml::de::DeTable;
 use vine_core::identity::PeerId;
 use vine_core::overlay::Prefix;
+use vine_core::rate::Rate;
+use vine_core::relay::RelayLimits;
 use vine_core::{NetworkId, NetworkKey};
 use vine_tokio::Endpoint;
 
@@ -23,6 +26,10 @@ const MIN_MTU: u32 = 1280;
 const MAX_MTU: u32 = 65_507 - 32;
 /// What `identity_path` usually is.
 const IDENTITY_EXAMPLE: &str = "\"/var/lib/vine/identity\"";
+/// Most channels that a relay may be told to grant.
+const MAX_CHANNELS: u32 = 1_000_000;
+/// Largest rate that a relay may be told to grant, in kilobytes a second: more than the fastest links have.
+const MAX_RELAY_RATE: u32 = 100_000_000;
 /// Longest path of a unix socket (`sun_path` less the terminator).
 const MAX_SOCKET_PATH: usize = 107;
 
@@ -71,6 +78,7 @@ pub(super) fn document(faults: &mut Faults, table: &DeTable<'_>, torn: bool, bas
     let bootstrap = root.tables(faults, "bootstrap_peers", "[[bootstrap_peers]]");
     let peers = root.tables(faults, "allowed_peers", "[[allowed_peers]]");
     let mut policy = root.table(faults, "policy", "[policy]", false);
+    let mut relay = root.table(faults, "relay", "[relay]", false);
     root.finish(faults);
 
     node.require(faults, "name", "\"alpha\"");
@@ -90,11 +98,12 @@ pub(super) fn document(faults: &mut Faults, table: &DeTable<'_>, torn: bool, bas
         mtu: mtu(faults, &mut tun),
         bootstrap: bootstrap.into_iter().map(|section| bootstrap_peer(faults, section)).collect(),
         peers: peers.into_iter().map(|section| allowed_peer(faults, section)).collect(),
-        policy: read_policy(faults, &mut policy),
+        policy: read_policy(faults, &mut policy, &mut relay),
     };
     node.finish(faults);
     tun.finish(faults);
     policy.finish(faults);
+    relay.finish(faults);
     draft
 }
 
@@ -251,7 +260,7 @@ fn prefixes(faults: &mut Faults, section: &mut Section<'_>) -> Vec<At<Prefix>> {
     single.into_iter().chain(list).collect()
 }
 
-fn read_policy(faults: &mut Faults, policy: &mut Section<'_>) -> Policy {
+fn read_policy(faults: &mut Faults, policy: &mut Section<'_>, relay: &mut Section<'_>) -> Policy {
     if let Some(strict) = policy.boolean(faults, "strict_allowlist")
         && !strict.value
     {
@@ -263,5 +272,21 @@ fn read_policy(faults: &mut Faults, policy: &mut Section<'_>) -> Policy {
     Policy {
         allow_relay: policy.boolean(faults, "allow_relay").is_none_or(|flag| flag.value),
         allow_signaling_upgrade: policy.boolean(faults, "allow_signaling_upgrade").is_none_or(|flag| flag.value),
+        relay: relay_limits(faults, relay),
     }
+}
+
+fn relay_limits(faults: &mut Faults, relay: &mut Section<'_>) -> RelayLimits {
+    let default = RelayLimits::default();
+    let mut channels = |key, otherwise| {
+        let found = relay.integer(faults, key, 1..=MAX_CHANNELS);
+        found.and_then(|found| usize::try_from(found.value).ok()).unwrap_or(otherwise)
+    };
+    let (all, of_peer) = (channels("channels", default.channels), channels("peer_channels", default.channels_per_peer));
+    let rate = relay.integer(faults, "peer_kilobytes_per_second", 1..=MAX_RELAY_RATE).map(|rate| {
+        let units = u64::from(rate.value) * 1000;
+        // A quarter of a second at once, and the largest datagram in any case.
+        Rate { units, per: Duration::from_secs(1), burst: (units / 4).max(65_536) }
+    });
+    RelayLimits { channels: all, channels_per_peer: of_peer, bytes_per_peer: rate }
 }

@@ -73,6 +73,12 @@ allow_relay = true
 # Tell peers that are reached through a relay, or not at all, the addresses of this machine, by way of a common peer,
 # and try theirs, so that both open their NATs for each other. With false, only configured addresses are used.
 allow_signaling_upgrade = true
+
+# What this machine grants when it relays for others.
+# [relay]
+# channels = 16384                       # pairs of peers in all
+# peer_channels = 256                    # pairs that one peer asked for
+# peer_kilobytes_per_second = 2000       # what one peer may send through this machine; not limited where it is left out
 "#
     )
 }

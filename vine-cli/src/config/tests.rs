@@ -137,6 +137,21 @@ fn defaults_are_those_of_the_design() {
 }
 
 #[test]
+fn what_a_relay_grants() {
+    let f = Fixture::new();
+    let config = f.load(&Fixture::valid()).expect("it is valid");
+    assert_eq!(config.policy.relay, RelayLimits::default());
+    let text =
+        format!("{}\n[relay]\nchannels = 10\npeer_channels = 3\npeer_kilobytes_per_second = 2000\n", Fixture::valid());
+    let relay = f.load(&text).expect("it is valid").policy.relay;
+    assert_eq!((relay.channels, relay.channels_per_peer), (10, 3));
+    let rate = relay.bytes_per_peer.expect("there is a rate");
+    assert_eq!((rate.units, rate.per.as_secs(), rate.burst), (2_000_000, 1, 500_000));
+    let text = format!("{}\n[relay]\npeer_channels = 0\n", Fixture::valid());
+    assert!(f.load(&text).is_err());
+}
+
+#[test]
 fn the_template_is_valid() {
     let fixture = Fixture::new();
     let text = template(&Template {
