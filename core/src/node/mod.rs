@@ -9,6 +9,7 @@
 //! | `ingress` | a datagram arrived: opens it, hands packets to the caller and control to its module |
 //! | `egress` | the host sends a packet: finds its owner, seals it into the caller's batch |
 //! | `deliver` | control messages that must arrive |
+//! | `refused` | the host could not send a datagram |
 //! | `too_long` | packets that a path does not carry whole |
 //! | `signal` | candidates, Signals and connectivity checks |
 //! | `handshake` | Hello, HelloAck, Cookie and what a confirmed session changes |
@@ -25,6 +26,7 @@ mod handshake;
 mod ingress;
 mod maintain;
 mod outbox;
+mod refused;
 mod relay;
 pub(crate) mod signal;
 #[cfg(test)]
@@ -37,6 +39,7 @@ pub use egress::TunOutcome;
 pub use explain::{Explanation, NetView, PathView, RelayLegView, RelayView, RemoteSide, SeenView};
 use ingress::Origin;
 pub use ingress::{Inbound, InboundPacket};
+pub use refused::SendError;
 pub use view::{ChannelView, PeerState, PeerView, RouteView, SessionView};
 
 use alloc::boxed::Box;

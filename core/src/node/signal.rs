@@ -121,7 +121,7 @@ impl Node {
         let shared = &self.shared;
         let interfaces = shared.addresses.as_deref().unwrap_or_default();
         let reflexive = shared.observations.reflexive(&self.own_sockets());
-        let own = OwnAddresses { interfaces, sockets: &shared.sockets, reflexive: &reflexive, configured: &[] };
+        let own = OwnAddresses { interfaces, sockets: &shared.sockets, reflexive: &reflexive };
         candidate::gather(&own, |ip| self.is_overlay(ip))
     }
 

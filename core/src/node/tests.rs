@@ -289,6 +289,27 @@ fn what_must_arrive_does_after_the_peer_was_added_anew() {
     assert!(net.nodes[2].shared.channels.is_empty());
 }
 
+#[test]
+fn what_the_host_does_not_send_is_known_without_waiting() {
+    let mut net = two_and_a_relay();
+    forbid_signaling(&mut net, 0);
+    net.wire = |transit| transit.bytes.len() <= 1_350;
+    talk(&mut net, 1_000);
+    let (room, now) = (|net: &Net, to| net.peer_of(0, to).paths.preferred().map(|(_, path)| path.room()), net.now);
+    for size in (1_351..1_460).rev() {
+        net.nodes[0].handle_send_error(now, path(at(2)), size, SendError::TooLong);
+    }
+    net.run(50);
+    // 1,312 bytes of a datagram are the next size that is tried; a relay's header comes off for the other one.
+    assert_eq!((room(&net, 2), room(&net, 1)), (Some(1_312 - 32), Some(1_312 - 48)));
+    for seconds in 0..3 {
+        net.run(seconds);
+        net.nodes[0].handle_send_error(net.now, path(at(1)), 100, SendError::Unreachable);
+        net.nodes[0].handle_send_error(net.now, path(at(2)), 0, SendError::TooLong);
+    }
+    assert!(net.way(0, 1).is_some() && net.way(0, 2).is_some());
+}
+
 /// A Signal with one candidate.
 fn signal(stamp: u64, candidate: SocketAddr) -> SignalBody {
     let candidates = [Candidate { kind: CandidateKind::Reflexive, address: candidate }].into_iter().collect();

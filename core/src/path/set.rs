@@ -405,6 +405,14 @@ impl PathSet {
         })
     }
 
+    /// Notes that this host refused to send a datagram of `length` bytes by `via`: its own link is smaller.
+    pub fn on_send_refused(&mut self, now: Instant, via: &Via, length: usize) {
+        let path = self.find(via).and_then(|slot| self.get_mut(slot));
+        if let Some(mtu) = path.and_then(|path| path.mtu.as_mut()) {
+            mtu.on_send_refused(now, length);
+        }
+    }
+
     /// Sets the length of the longest packet that the host sends: there is no use for larger datagrams than it takes.
     pub fn set_packet_len(&mut self, now: Instant, packet_len: usize) {
         self.packet_len = packet_len;
