@@ -355,6 +355,17 @@ impl Peer {
         self.sessions.current.is_some()
     }
 
+    /// Whether the two can talk as far as is known: there are keys that may be used, and a path that works.
+    pub(crate) fn is_reached(&self, now: Instant) -> bool {
+        let works = self.paths.preferred().is_some_and(|(_, path)| path.state == PathState::Usable);
+        works && self.sessions.has_sender(now)
+    }
+
+    /// The same, and nobody else is between them.
+    pub(crate) fn is_reached_directly(&self, now: Instant) -> bool {
+        self.paths.is_direct() && self.sessions.has_sender(now)
+    }
+
     /// Notes that an envelope was sent, for the keepalive.
     pub(crate) fn note_sent(&mut self, now: Instant) {
         self.last_sent = now;
@@ -386,10 +397,11 @@ impl Peer {
         }
     }
 
-    /// How long data may stay without receipt before the session is in doubt: longer than it takes both sides, one after the
-    /// other, to find another path where this one is slow.
+    /// How long data may stay without receipt before the session is in doubt: longer than a path takes to answer when it is
+    /// asked, and where there is another one, than both sides take, one after the other, to move there.
     fn doubt_after(&self) -> Duration {
-        HELLO_AFTER.max(self.paths.patience() * 3)
+        let rounds = if self.paths.standby().is_some() { 3 } else { 2 };
+        HELLO_AFTER.max(self.paths.patience() * rounds)
     }
 
     /// Whether data has waited so long for a receipt, or probes went so long unanswered, that the session itself is in doubt.

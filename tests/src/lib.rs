@@ -1,8 +1,9 @@
 //! Tests of vine as a whole.
 //!
 //! [`lab`] puts real daemons into network namespaces: `tests/hosts` and `tests/flood` stand on it. [`flood`] makes hostile datagrams. `tests/tidy.rs` holds the
-//! rules of the repository. [`sim`] runs production nodes on virtual time.
+//! rules of the repository. [`sim`] runs production nodes on virtual time. [`heap`] counts allocations.
 
 pub mod flood;
+pub mod heap;
 pub mod lab;
 pub mod sim;

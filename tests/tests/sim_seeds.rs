@@ -1,7 +1,7 @@
 //! Many worlds, each made by a number: faults, then healing. See [`vine_tests::sim`].
 //!
 //! `VINE_SIM_SEED=n` runs that one, `VINE_SIM_SEEDS=n` that many, `VINE_SIM_FIRST=n` begins there,
-//! `VINE_SIM_FILE=path` runs the script in a file. With `VINE_SIM_LOG=1` and `--nocapture` every datagram is shown.
+//! `VINE_SIM_FILE=path` runs the script in a file, `VINE_SIM_QUICK=1` ends with the first seed that fails. With `VINE_SIM_LOG=1` and `--nocapture` every datagram is shown.
 
 use std::sync::Mutex;
 
@@ -88,16 +88,22 @@ fn seeds_keep_every_rule_and_heal() {
     let first = number("VINE_SIM_FIRST").unwrap_or(0);
     let coverage = Mutex::new(Coverage::default());
     let failures = Mutex::new(Vec::new());
-    in_parallel(first..first + count, |seed| match try_seed(seed) {
-        Ok(reached) => coverage.lock().unwrap().merge(&reached),
-        Err(why) => failures.lock().unwrap().push((seed, why)),
+    let is_quick = std::env::var_os("VINE_SIM_QUICK").is_some();
+    in_parallel(first..first + count, |seed| {
+        if is_quick && !failures.lock().unwrap().is_empty() {
+            return;
+        }
+        match try_seed(seed) {
+            Ok(reached) => coverage.lock().unwrap().merge(&reached),
+            Err(why) => failures.lock().unwrap().push((seed, why)),
+        }
     });
     let mut failures = failures.into_inner().unwrap();
     failures.sort();
     for (seed, why) in &failures {
         println!("VINE_SIM_SEED={seed}: {why}");
     }
-    for (seed, why) in failures.iter().take(SHRUNK) {
+    for (seed, why) in failures.iter().take(if is_quick { 0 } else { SHRUNK }) {
         let script = Script::from_seed(*seed).shrink(SHRINK_RUNS);
         println!("VINE_SIM_SEED={seed}: {why}\nas short as it could be made:\n{script}");
     }

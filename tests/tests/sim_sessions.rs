@@ -197,6 +197,20 @@ fn no_data_is_sealed_under_keys_that_are_too_old() {
 }
 
 #[test]
+fn who_only_helps_others_to_meet_keeps_its_keys_young() {
+    let mut world = World::of(3, 9);
+    world.run_for(secs(1));
+    world.set_cut(0, 1, Way::Both, true);
+    world.set_cut(1, 0, Way::Both, true);
+    world.stream(0, 1, millis(100));
+    for _ in 0..20 {
+        let carried = world.hosts[2].running().counters().signals_carried;
+        world.run_for(secs(40));
+        assert!(world.hosts[2].running().counters().signals_carried > carried, "{:?}", world.now());
+    }
+}
+
+#[test]
 fn a_packet_under_anothers_address_does_not_arrive() {
     let mut world = World::of(3, 8);
     world.run_for(secs(1));

@@ -228,7 +228,7 @@ impl Node {
             id: peer.config.id,
             name: &peer.config.name,
             state: state(peer, self.shared.now),
-            direct: peer.has_session() && peer.paths.is_direct(),
+            direct: peer.is_reached_directly(self.shared.now),
             rtt: peer.paths.preferred().and_then(|(_, path)| path.rtt.smoothed()),
         })
     }

@@ -44,8 +44,7 @@ impl Node {
         }
         let now = self.shared.now;
         let (peer, shared) = self.peer_mut(index).ok_or(DropReason::UnauthorizedPeer)?;
-        let proved =
-            shared.local.prove(claim, &hello, &peer.config.id, &peer.keys).map_err(|_| DropReason::Handshake)?;
+        let proved = shared.local.prove(claim, &hello, &peer.keys).map_err(|_| DropReason::Handshake)?;
         self.check_place(index, &path)?;
         let (peer, shared) = self.peer_mut(index).ok_or(DropReason::UnauthorizedPeer)?;
         let payload = &proved.payload;
@@ -157,7 +156,7 @@ impl Node {
         let (peer, _) = self.peer_mut(index).ok_or(DropReason::UnknownSession)?;
         let initiation = peer.initiation.as_mut().filter(|i| i.index == header.session());
         let initiation = initiation.ok_or(DropReason::UnknownSession)?;
-        let cookie = initiation.read_cookie(&peer.keys, &reply).map_err(|_| DropReason::Handshake)?;
+        let cookie = initiation.read_cookie(&reply).map_err(|_| DropReason::Handshake)?;
         match initiation.cookie() {
             None => self.say_hello(index, Some(cookie), now),
             // The Hello with it is on its way, or was lost and will be repeated.

@@ -20,6 +20,11 @@ const BULK: usize = 1024;
 /// Events that wait at once; the oldest gives way.
 const EVENTS: usize = 1024;
 
+/// Room that steady traffic does not outgrow, so that it allocates nothing. What a busier time took beyond it is given back
+/// as soon as a queue is empty.
+const USUAL: usize = 256;
+const USUAL_EVENTS: usize = 64;
+
 /// A datagram to build and send.
 #[derive(Debug)]
 pub(crate) enum Outgoing {
@@ -74,8 +79,11 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     pub(crate) fn new() -> Outbox {
-        // Room that steady traffic does not outgrow, so that it allocates nothing.
-        Outbox { sends: VecDeque::with_capacity(256), bulk: VecDeque::new(), events: VecDeque::with_capacity(64) }
+        Outbox {
+            sends: VecDeque::with_capacity(USUAL),
+            bulk: VecDeque::new(),
+            events: VecDeque::with_capacity(USUAL_EVENTS),
+        }
     }
 
     /// Queues a datagram. Returns false where the queue is full.
@@ -93,7 +101,7 @@ impl Outbox {
     }
 
     pub(crate) fn pop(&mut self) -> Option<Outgoing> {
-        self.sends.pop_front().or_else(|| self.bulk.pop_front())
+        take_first(&mut self.sends, USUAL).or_else(|| take_first(&mut self.bulk, USUAL))
     }
 
     /// Takes out what is for a peer that is no more: its index will be another's. What is made already goes.
@@ -124,10 +132,19 @@ impl Outbox {
     }
 
     pub(crate) fn pop_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        take_first(&mut self.events, USUAL_EVENTS)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.sends.is_empty() && self.bulk.is_empty() && self.events.is_empty()
     }
+}
+
+/// The first of a queue. One that is empty then keeps room for `usual` ones.
+fn take_first<T>(queue: &mut VecDeque<T>, usual: usize) -> Option<T> {
+    let first = queue.pop_front();
+    if queue.is_empty() && queue.capacity() > usual {
+        queue.shrink_to(usual);
+    }
+    first
 }

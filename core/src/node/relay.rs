@@ -103,11 +103,13 @@ impl Node {
 
     /// `from` asks this node to carry to `to`.
     fn on_request(&mut self, from: PeerIndex, to: PeerIndex, address: RelayAddress) {
-        if !self.shared.channels.take_request(self.shared.now, from) {
+        let now = self.shared.now;
+        if !self.shared.channels.take_request(now, from) {
             self.shared.counters.relay_refusals += 1; // It is not even told.
             return;
         }
-        let is_there = self.peer(to).is_some_and(|peer| peer.has_session() && peer.paths.carrier().is_some());
+        let is_there =
+            self.peer(to).is_some_and(|peer| peer.sessions.has_sender(now) && peer.paths.carrier().is_some());
         let refusal = match is_there {
             _ if !self.shared.policy.allow_relay => Some(RelayCloseReason::REFUSED),
             false => Some(RelayCloseReason::UNREACHABLE),
@@ -276,7 +278,8 @@ impl Node {
 
     /// Whether a relay could carry to a peer.
     fn option(&self, index: PeerIndex, relay: PeerIndex) -> Option<RelayOption> {
-        let peer = self.peer(relay).filter(|peer| relay != index && peer.has_session())?;
+        let now = self.shared.now;
+        let peer = self.peer(relay).filter(|peer| relay != index && peer.sessions.has_sender(now))?;
         peer.paths.carrier()?;
         let rtt = peer.paths.preferred().and_then(|(_, path)| path.rtt.smoothed());
         Some(RelayOption { relay, rtt, usable: peer.paths.is_direct() })

@@ -1,13 +1,13 @@
 //! Reaching each other: this node's candidates, the Signals that tell them, and the checks of what others tell.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use super::{Node, Outgoing, PeerIndex, Shared};
 use crate::delivery::Topic;
 use crate::path::candidate::{self, OwnAddresses};
 use crate::path::checks::{CheckList, DueCheck, MAX_TARGETS};
-use crate::path::{FourTuple, PathClass, PathState, Proof, Via};
-use crate::peer::{Peer, RemoteView};
+use crate::path::{Family, FourTuple, PathClass, PathState, Proof, SocketInfo, Via};
+use crate::peer::RemoteView;
 use crate::rate::Rate;
 use crate::time::Instant;
 use crate::wire::{Candidate, CandidateKind, Message, Signal, SignalBody, SignalRole};
@@ -33,7 +33,7 @@ impl Node {
         let allowed = self.shared.policy.allow_signaling_upgrade;
         let Some((peer, shared)) = self.peer_mut(index) else { return };
         let now = shared.now;
-        let wanted = allowed && !peer.departed && peer.is_in_use(now) && !peer.paths.is_direct();
+        let wanted = allowed && !peer.departed && peer.is_in_use(now) && !peer.is_reached_directly(now);
         if wanted || peer.search.is_some() {
             let search = peer.search.get_or_insert_default();
             search.rendezvous.set_wanted(now, wanted);
@@ -45,7 +45,8 @@ impl Node {
     }
 
     /// Tries the configured addresses of a peer by which nothing went of late. What it answers shows how this node is seen by
-    /// the other family of addresses, which the two do not use, and keeps what NATs have mapped for that.
+    /// the other family of addresses, which the two do not use, and keeps what NATs have mapped for that. The addresses that
+    /// the peer told are tried where nobody else has shown it of late.
     fn check_endpoints(&mut self, index: PeerIndex) {
         let Some((peer, shared)) = self.peer_mut(index) else { return };
         let (now, paths, endpoints) = (shared.now, &peer.paths, &peer.config.endpoints);
@@ -54,13 +55,9 @@ impl Node {
             let proof = slot.and_then(|slot| paths.get(slot)).and_then(|path| path.last_proof);
             slot.is_some() && slot == paths.preferred_slot() || proof.is_some_and(|proof| now.since(proof) < SEEN_FOR)
         };
-        let targets: heapless::Vec<FourTuple, MAX_TARGETS> = endpoints
-            .iter()
-            .filter_map(|at| shared.path_to(*at))
-            .filter(|via| !is_covered(via))
-            .take(MAX_TARGETS)
-            .collect();
-        if targets.is_empty() {
+        let targets: heapless::Vec<FourTuple, MAX_TARGETS> =
+            endpoints.iter().filter_map(|at| shared.path_to(*at)).take(MAX_TARGETS).collect();
+        if peer.search.is_none() && targets.iter().all(is_covered) {
             return;
         }
         let checks = &mut peer.search.get_or_insert_default().checks;
@@ -68,27 +65,52 @@ impl Node {
         for via in targets {
             checks.add(CandidateKind::Configured, via);
         }
-        checks.start(now, is_covered, || shared.rng.u64());
+        let Shared { observations, rng, .. } = shared;
+        let is_seen = |via: &FourTuple| observations.is_recent(now, via.socket, SEEN_FOR);
+        let is_needless = |via: &FourTuple| is_covered(via) || !endpoints.contains(&via.remote) && is_seen(via);
+        checks.start(now, is_needless, || rng.u64());
         self.send_checks(index);
         self.reschedule(index);
     }
 
+    /// Asks a peer where it can be reached, if that is not known in a family of addresses that this host has too, and nobody
+    /// has shown of late how this node is seen there.
+    fn ask_for_addresses(&mut self, index: PeerIndex, own: &[Candidate]) {
+        let Some((peer, shared)) = self.peer_mut(index) else { return };
+        let (now, endpoints, observations) = (shared.now, &peer.config.endpoints, &shared.observations);
+        let is_missing = |socket: &SocketInfo| {
+            let has = |address: &SocketAddr| Family::of(address) == socket.family;
+            own.iter().any(|own| has(&own.address))
+                && !endpoints.iter().any(has)
+                && !observations.is_recent(now, socket.id, SEEN_FOR)
+        };
+        if shared.sockets.iter().any(is_missing) {
+            peer.search.get_or_insert_default().rendezvous.ask(now);
+            self.reschedule(index);
+        }
+    }
+
     /// Tells a peer where this node can be reached: in their session, or through common peers.
     fn send_signal(&mut self, index: PeerIndex, wants_answer: bool) {
-        let carriers = self.carriers(index);
-        carriers.iter().for_each(|carrier| self.check_endpoints(*carrier));
         let candidates = self.candidates();
+        let needs_help = self.peer(index).is_some_and(|peer| !peer.is_reached_directly(self.shared.now));
+        let carriers = if needs_help { self.carriers(index) } else { heapless::Vec::new() };
+        for carrier in &carriers {
+            self.check_endpoints(*carrier);
+            self.ask_for_addresses(*carrier, &candidates);
+        }
         let shared = &mut self.shared;
         let nat = shared.observations.verdict(shared.addresses.as_deref().unwrap_or_default());
         let stamp = shared.stamp();
+        let now = shared.now;
         let Some(peer) = self.peer(index) else { return };
         let results = peer.search.iter().flat_map(|search| search.checks.results()).take(Signal::MAX_ITEMS).collect();
         let body = SignalBody { stamp, wants_answer, nat, candidates, results };
-        let works = peer.paths.preferred().is_some_and(|(_, path)| path.state == PathState::Usable);
+        let is_reached = peer.is_reached(now);
         let id = *peer.config.id.as_bytes();
         let mut scratch = [0; SignalBody::SCRATCH_LEN];
         self.shared.counters.signals_sent += 1;
-        if works && self.peer(index).is_some_and(Peer::has_session) {
+        if is_reached {
             let signal = body.to_signal(SignalRole::Own, &mut scratch);
             self.deliver(index, Topic::Signal, &Message::Signal(signal));
             return;
@@ -105,7 +127,7 @@ impl Node {
         let mut carriers: alloc::vec::Vec<_> = self
             .peers
             .iter()
-            .filter(|(index, peer)| *index != to && peer.has_session() && peer.paths.is_direct())
+            .filter(|(index, peer)| *index != to && peer.is_reached_directly(self.shared.now))
             .map(|(index, peer)| {
                 let rtt = peer.paths.preferred().and_then(|(_, path)| path.rtt.smoothed());
                 let is_known = !peer.config.endpoints.is_empty();
@@ -119,14 +141,32 @@ impl Node {
     /// Where this node can be reached.
     pub(super) fn candidates(&self) -> heapless::Vec<Candidate, { Signal::MAX_ITEMS }> {
         let shared = &self.shared;
-        let interfaces = shared.addresses.as_deref().unwrap_or_default();
         let reflexive = shared.observations.reflexive(&self.own_sockets());
-        let own = OwnAddresses { interfaces, sockets: &shared.sockets, reflexive: &reflexive };
+        let own = OwnAddresses { interfaces: &self.own_addresses(), sockets: &shared.sockets, reflexive: &reflexive };
         candidate::gather(&own, |ip| self.is_overlay(ip))
     }
 
+    /// The host's addresses: those that the runtime told, and those that peers reach it at. The host may have moved since, and
+    /// not every runtime watches that.
+    fn own_addresses(&self) -> alloc::vec::Vec<IpAddr> {
+        let mut addresses = self.shared.addresses.clone().unwrap_or_default();
+        for local in self.used_addresses() {
+            if !addresses.contains(&local) {
+                addresses.push(local);
+            }
+        }
+        addresses
+    }
+
+    /// The host's addresses that paths lead by.
+    fn used_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let paths = self.peers.iter().flat_map(|(_, peer)| peer.paths.iter());
+        let usable = paths.filter(|(_, path)| path.state == PathState::Usable);
+        usable.filter_map(|(_, path)| path.via.direct()?.local)
+    }
+
     /// Whether an address lies in the overlay.
-    pub(super) fn is_overlay(&self, ip: core::net::IpAddr) -> bool {
+    pub(super) fn is_overlay(&self, ip: IpAddr) -> bool {
         self.routes.owner_of(ip).is_some() || self.shared.own_prefixes.iter().any(|prefix| prefix.contains(ip))
     }
 
@@ -156,7 +196,7 @@ impl Node {
         let Some((peer, shared)) = self.peer_mut(from) else { return };
         let origin = *peer.config.id.as_bytes();
         let granted = peer.carried.take(shared.now, &CARRY_RATE, 1);
-        let is_there = to != from && self.peer(to).is_some_and(|to| to.has_session() && to.paths.is_direct());
+        let is_there = to != from && self.peer(to).is_some_and(|to| to.is_reached_directly(self.shared.now));
         if !granted || !is_there {
             self.shared.counters.signals_refused += 1;
             return;
@@ -184,8 +224,8 @@ impl Node {
         let Some((peer, shared)) = self.peer_mut(index) else { return };
         let now = shared.now;
         // Where the two talk, each tells its addresses itself; what others say in its name is not needed, and may be a lie.
-        let talks = peer.sessions.current.as_ref().is_some_and(|session| session.is_confirmed())
-            && peer.paths.preferred().is_some_and(|(_, path)| path.state == PathState::Usable);
+        let talks =
+            peer.sessions.current.as_ref().is_some_and(|session| session.is_confirmed()) && peer.is_reached(now);
         if talks && carrier.is_some() {
             shared.counters.signals_refused += 1;
             return;
@@ -265,7 +305,9 @@ impl Node {
         if peer.paths.get(slot).is_some_and(|path| path.state != PathState::Lost) {
             peer.paths.prove(now, slot, Proof::Pong(answered.rtt));
         }
-        let observed = observed.filter(|_| !answered.by_signal);
+        // Most that a Signal named are seen by a mapping of their own, which is of use to nobody else.
+        let is_told = answered.by_signal && shared.observations.is_recent(now, answered.via.socket, SEEN_FOR);
+        let observed = observed.filter(|_| !is_told);
         if observed.is_some_and(|observed| shared.observations.note(now, index, answered.via, observed)) {
             self.hint_search();
         }
@@ -297,11 +339,18 @@ impl Node {
         }
     }
 
-    /// The addresses of this node's sockets.
+    /// The addresses of this node's sockets. Where the host is reached at one that the runtime has not told, it has moved, and
+    /// those that were told may be another's by now: behind every NAT the same ones are given away.
     fn own_sockets(&self) -> alloc::vec::Vec<SocketAddr> {
-        let addresses = self.shared.addresses.as_deref().unwrap_or_default();
+        let told = self.shared.addresses.as_deref().unwrap_or_default();
+        let has_moved = |told_ip: &IpAddr| {
+            let is_new = |used: &IpAddr| used.is_ipv4() == told_ip.is_ipv4() && !told.contains(used);
+            self.used_addresses().any(|used| is_new(&used))
+        };
+        let addresses = self.own_addresses();
         let ports = self.shared.sockets.iter().map(|socket| socket.port);
-        addresses.iter().flat_map(|ip| ports.clone().map(|port| SocketAddr::new(*ip, port))).collect()
+        let own = addresses.iter().filter(|ip| !told.contains(ip) || !has_moved(ip));
+        own.flat_map(|ip| ports.clone().map(|port| SocketAddr::new(*ip, port))).collect()
     }
 
     /// Others see this node elsewhere than before: what it tells of itself is told anew.

@@ -4,8 +4,8 @@ use alloc::boxed::Box;
 
 use super::{Control, Node, Outgoing, Output, PeerIndex};
 use crate::path::{FourTuple, PathSlot, Via};
-use crate::session::Session;
 use crate::session::tunnel::LaneReceived;
+use crate::session::{KeyAge, Session};
 use crate::time::Instant;
 use crate::wire::{CloseReason, HEADER_LEN, Lane, Message, MessageWriter, OVERHEAD, TAG_LEN};
 
@@ -139,7 +139,13 @@ impl Node {
         if probe.is_none() {
             delivery.flushing = false;
         }
+        let age = peer.sessions.current.as_mut()?.key_age(now);
+        if age != KeyAge::Fresh {
+            // Between two who send each other no packets nothing else asks for new keys.
+            peer.greet(now);
+        }
         let (slot, session) = (slot?, peer.sessions.sender(now)?);
+        let delivery = peer.delivery.as_mut()?;
         let via = peer.paths.get(slot)?.via;
         let payload = scratch.get_mut(HEADER_LEN..HEADER_LEN + PACKET_LEN)?;
         let len = delivery.write_packet(now, &peer.paths, slot, OVERHEAD, probe.is_some(), payload)?;

@@ -1,6 +1,7 @@
 //! Where others see this node's sockets, and what that says of the NAT in between (RFC 5780, section 4.3).
 
 use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
 
 use heapless::Vec;
 
@@ -73,6 +74,11 @@ impl Observations {
             unreachable!("room was just made for it");
         }
         !is_known
+    }
+
+    /// Whether anybody has said within `age` where it sees a socket.
+    pub fn is_recent(&self, now: Instant, socket: SocketId, age: Duration) -> bool {
+        self.seen.iter().any(|seen| seen.path.socket == socket && now.since(seen.at) < age)
     }
 
     /// Forgets what a peer said: it is removed, and its index may become another's.
@@ -203,6 +209,14 @@ mod tests {
             assert_eq!(all.iter().filter(|seen| seen.observed == at(truth)).count(), 2);
             assert_eq!(all.verdict(&HOST), NatVerdict::EndpointIndependent);
         }
+    }
+
+    #[test]
+    fn what_is_old_is_not_recent() {
+        let all = seen(&[(1, "192.0.2.1:4100", "203.0.113.9:61000")]);
+        let second = Duration::from_secs(1);
+        let is_recent = |millis, socket| all.is_recent(Instant::from_millis(millis), SocketId(socket), second);
+        assert!(is_recent(999, 0) && !is_recent(1_000, 0) && !is_recent(0, 1));
     }
 
     proptest! {

@@ -21,6 +21,9 @@ const PERIOD: Duration = Duration::from_secs(30);
 /// At most one answer in this time, and one Signal of one's own.
 const ANSWER_INTERVAL: Duration = Duration::from_millis(500);
 
+/// A peer to which no path is sought is asked at most once in this time where it can be reached.
+const ASK_INTERVAL: Duration = Duration::from_secs(5);
+
 /// A Signal with a stamp that is not greater than the last one is believed after this long: the peer may have lost its clock.
 const STAMP_LIFETIME: Duration = Duration::from_secs(60);
 
@@ -44,6 +47,9 @@ pub struct Rendezvous {
     next: Option<Instant>,
     /// When an answer is due.
     answer: Option<Instant>,
+    /// When to ask once, and when that was done last.
+    ask: Option<Instant>,
+    last_asked: Option<Instant>,
     last_sent: Option<Instant>,
     /// The last Signals of the peer that were believed, one for each way.
     believed: Vec<Believed, MAX_WAYS>,
@@ -109,6 +115,14 @@ impl Rendezvous {
         self.on_hint(now);
     }
 
+    /// Asks the peer once where it can be reached, though no path to it is sought; but not so soon again.
+    pub fn ask(&mut self, now: Instant) {
+        if self.last_asked.is_none_or(|last| last + ASK_INTERVAL <= now) {
+            self.last_asked = Some(now);
+            self.ask = Some(self.not_before(now));
+        }
+    }
+
     /// The peer began a new life: its stamps begin anew.
     pub fn on_restart(&mut self) {
         self.believed.clear();
@@ -117,25 +131,25 @@ impl Rendezvous {
     /// The Signal that is due at `now`. One that asks is an answer, too.
     pub fn poll(&mut self, now: Instant, rng: &mut Rng) -> Option<SignalDue> {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        let wants_answer = is_due(self.next);
-        if !wants_answer && !is_due(self.answer) {
+        let (is_round, is_asked) = (is_due(self.next), is_due(self.ask));
+        if !is_round && !is_asked && !is_due(self.answer) {
             return None;
         }
-        if wants_answer {
+        if is_round {
             let pause =
                 PAUSES_S.get(self.round).map_or_else(|| rng.jitter(PERIOD, 10), |pause| Duration::from_secs(*pause));
             self.round = self.round.saturating_add(1);
             self.next = Some(now + pause);
         }
-        self.answer = None;
+        (self.answer, self.ask) = (None, None);
         self.last_sent = Some(now);
         self.next = self.next.map(|next| next.max(now + ANSWER_INTERVAL));
-        Some(SignalDue { wants_answer })
+        Some(SignalDue { wants_answer: is_round || is_asked })
     }
 
     /// When to call [`Rendezvous::poll`].
     pub fn next_deadline(&self) -> Instant {
-        let times = [self.next, self.answer];
+        let times = [self.next, self.answer, self.ask];
         times.into_iter().flatten().min().unwrap_or(Instant::FAR_FUTURE)
     }
 
@@ -206,6 +220,26 @@ mod tests {
         assert_eq!(side.next_deadline(), ms(500));
         assert!(side.poll(ms(499), &mut rng).is_none() && side.poll(ms(500), &mut rng).is_some());
         assert_eq!(side.poll(ms(500), &mut rng), None);
+    }
+
+    #[test]
+    fn who_needs_no_path_is_asked_once_and_not_soon_again() {
+        let (mut side, mut rng) = (Rendezvous::default(), Rng::from_seed([1; 32]));
+        side.ask(ms(0));
+        side.set_wanted(ms(0), false);
+        assert_eq!(side.poll(ms(0), &mut rng), Some(SignalDue { wants_answer: true }));
+        assert_eq!(side.next_deadline(), Instant::FAR_FUTURE);
+        side.ask(ms(4_999));
+        assert_eq!(side.next_deadline(), Instant::FAR_FUTURE);
+        side.ask(ms(5_000));
+        assert_eq!(side.next_deadline(), ms(5_000));
+        assert!(side.on_signal(ms(5_000), None, 1, true));
+        assert_eq!(
+            side.poll(ms(5_000), &mut rng),
+            Some(SignalDue { wants_answer: true }),
+            "and that is an answer, too"
+        );
+        assert_eq!(side.next_deadline(), Instant::FAR_FUTURE);
     }
 
     #[test]

@@ -79,14 +79,13 @@ pub(crate) struct LocalKeys {
 
 /// What this node knows of a peer beforehand.
 pub(crate) struct PeerKeys {
+    id: PeerId,
     /// What this node's life is called to the peer: one that is removed and added again finds that a new one began, as
     /// everything that this node knew of it is gone.
     boot: BootId,
     static_key: [u8; 32],
     /// `None` for a key of small order, with which no handshake can succeed. A valid PeerId has none.
     shared: Option<SharedSecret>,
-    hello_key: MacKey,
-    cookie_key: MacKey,
 }
 
 /// A handshake that this node began.
@@ -101,6 +100,7 @@ pub(crate) struct Initiation {
     cookie: Option<Cookie>,
     /// A cookie that came when the Hello carried one already: for the next Hello.
     next_cookie: Option<Cookie>,
+    cookie_key: MacKey,
     noise: Initiator,
     started: Instant,
     bad_acks: u8,
@@ -143,13 +143,7 @@ impl LocalKeys {
 
     pub(crate) fn peer_keys(&self, id: &PeerId, boot: BootId) -> PeerKeys {
         let static_key = id.x25519();
-        PeerKeys {
-            boot,
-            shared: self.static_key.agree(&static_key).ok(),
-            static_key,
-            hello_key: hello_key(id, self.network_id.as_str(), Some(&self.psk)),
-            cookie_key: cookie_key(id, self.network_id.as_str(), Some(&self.psk)),
-        }
+        PeerKeys { id: *id, boot, shared: self.static_key.agree(&static_key).ok(), static_key }
     }
 
     fn prologue<'a>(&'a self, header: &'a [u8; HEADER_LEN]) -> [&'a [u8]; 4] {
@@ -196,7 +190,8 @@ impl LocalKeys {
         let initiator =
             Initiator::write_message_1(parameters, &peer.static_key, shared, ephemeral, writer.written(), &mut noise)?;
         let mut datagram = alloc::vec![0; Hello::MIN_LEN + noise.len()];
-        let mac = |covered: &[u8]| peer.hello_key.mac(&[covered]);
+        let (network_id, psk) = (self.network_id.as_str(), Some(&*self.psk));
+        let mac = |covered: &[u8]| hello_key(&peer.id, network_id, psk).mac(&[covered]);
         let cookie_mac = |covered: &[u8]| cookie.map_or(NO_COOKIE_MAC, |cookie| cookie.mac(&[covered]));
         let len =
             Hello::encode(index, &noise, mac, cookie_mac, &mut datagram).expect("the buffer is longer than a Hello");
@@ -208,6 +203,7 @@ impl LocalKeys {
             asked,
             cookie,
             next_cookie: None,
+            cookie_key: cookie_key(&peer.id, network_id, psk),
             noise: initiator,
             started: now,
             bad_acks: 0,
@@ -236,13 +232,12 @@ impl LocalKeys {
         &self,
         claim: Claim,
         hello: &Hello<'_>,
-        id: &PeerId,
         peer: &PeerKeys,
     ) -> Result<ProvedHello, HandshakeError> {
         let shared = peer.shared.as_ref().ok_or(NoiseError::ZeroSharedSecret)?;
         let (responder, payload) = claim.prove(shared)?;
         let payload = HelloPayload::decode(&payload)?;
-        if payload.peer_id != *id.as_bytes() {
+        if payload.peer_id != *peer.id.as_bytes() {
             return Err(HandshakeError::Identity);
         }
         let initiator_index = hello.header.sender_index().ok_or(HandshakeError::Identity)?;
@@ -346,9 +341,9 @@ impl Initiation {
     }
 
     /// Reads a Cookie that answers this Hello.
-    pub(crate) fn read_cookie(&self, peer: &PeerKeys, reply: &CookieReply<'_>) -> Result<Cookie, HandshakeError> {
+    pub(crate) fn read_cookie(&self, reply: &CookieReply<'_>) -> Result<Cookie, HandshakeError> {
         let hello = Hello::decode(&self.datagram)?;
-        Cookie::from_reply(&peer.cookie_key, reply, hello.mac).ok_or(HandshakeError::Mac)
+        Cookie::from_reply(&self.cookie_key, reply, hello.mac).ok_or(HandshakeError::Mac)
     }
 }
 

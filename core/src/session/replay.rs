@@ -1,19 +1,26 @@
 //! The anti-replay window: each counter is accepted once, however late or disordered it arrives (RFC 6479).
 
+use alloc::boxed::Box;
+use alloc::vec;
+
 const WORD_BITS: u64 = u64::BITS as u64;
 /// One word more than the window needs: the window may begin in the middle of a word.
 const WORDS: usize = (ReplayWindow::WIDTH / WORD_BITS) as usize + 1;
+/// As many hold every counter that an idle hour has.
+const FEW_WORDS: usize = 4;
 
 /// Which of the last [`ReplayWindow::WIDTH`] counters have arrived.
 ///
-/// A ring of bits, 1,032 bytes. Advancing clears whole words and shifts nothing.
+/// A ring of bits. Advancing clears whole words and shifts nothing. It takes 32 bytes of heap for the first 256 counters, as
+/// most sessions of an idle pair see no more, and from then on 1,032.
 ///
 /// Nothing in here knows about authentication: [`ReplayWindow::is_new`] may be asked at any time,
 /// [`ReplayWindow::mark`] is for what has authenticated. Otherwise a forged counter would move the window past all that
 /// is on its way.
 #[derive(Clone)]
 pub struct ReplayWindow {
-    words: [u64; WORDS],
+    /// None, [`FEW_WORDS`] or [`WORDS`]; fewer than those only while no counter needs more.
+    words: Box<[u64]>,
     /// One more than the largest counter marked; 0 before the first.
     next: u64,
 }
@@ -26,8 +33,8 @@ impl ReplayWindow {
     pub const WIDTH: u64 = 8192;
 
     /// A window in which nothing has arrived.
-    pub const fn new() -> ReplayWindow {
-        ReplayWindow { words: [0; WORDS], next: 0 }
+    pub fn new() -> ReplayWindow {
+        ReplayWindow { words: Box::default(), next: 0 }
     }
 
     /// Whether `counter` has not been marked and is not too old to tell.
@@ -35,7 +42,7 @@ impl ReplayWindow {
         if counter >= self.next {
             return true;
         }
-        let (word, bit) = place(counter);
+        let (word, bit) = self.place(counter);
         let unseen = self.words.get(word).is_some_and(|bits| bits & bit == 0);
         self.next - counter <= Self::WIDTH && unseen
     }
@@ -50,7 +57,7 @@ impl ReplayWindow {
         if counter >= self.next {
             self.advance(counter);
         }
-        let (word, bit) = place(counter);
+        let (word, bit) = self.place(counter);
         if let Some(bits) = self.words.get_mut(word) {
             *bits |= bit;
         }
@@ -64,6 +71,7 @@ impl ReplayWindow {
 
     /// Moves the front to `counter`, clearing the words that it enters.
     fn advance(&mut self, counter: u64) {
+        self.make_room(counter / WORD_BITS);
         // Before the first mark all words are clear, and word 0 counts as entered.
         let entered = self.next.saturating_sub(1) / WORD_BITS;
         let front = counter / WORD_BITS;
@@ -73,6 +81,26 @@ impl ReplayWindow {
             }
         }
         self.next = counter.saturating_add(1);
+    }
+
+    /// Has the ring hold the word that is the `front`-th from the first counter, if it begins to wrap only later.
+    fn make_room(&mut self, front: u64) {
+        let held = self.words.len();
+        if held == WORDS || front < held as u64 {
+            return;
+        }
+        // Nothing has wrapped yet: each word is where it will be.
+        let mut words = vec![0; if front < FEW_WORDS as u64 { FEW_WORDS } else { WORDS }];
+        words[..held].copy_from_slice(&self.words);
+        self.words = words.into_boxed_slice();
+    }
+
+    /// The word of the ring that holds a counter, and its bit there.
+    fn place(&self, counter: u64) -> (usize, u64) {
+        // The constant divisor is what makes this cheap.
+        let word = counter / WORD_BITS;
+        let word = if self.words.len() == WORDS { word % WORDS as u64 } else { word };
+        (word as usize, 1 << (counter % WORD_BITS))
     }
 }
 
@@ -86,11 +114,6 @@ impl core::fmt::Debug for ReplayWindow {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("ReplayWindow").field("largest", &self.largest()).finish_non_exhaustive()
     }
-}
-
-/// The word of the ring that holds a counter, and its bit there.
-const fn place(counter: u64) -> (usize, u64) {
-    (((counter / WORD_BITS) % WORDS as u64) as usize, 1 << (counter % WORD_BITS))
 }
 
 #[cfg(test)]

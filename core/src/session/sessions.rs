@@ -132,6 +132,11 @@ impl Session {
         if now < *self.refuse_at.get_or_insert(fallback) { KeyAge::Rekey } else { KeyAge::Expired }
     }
 
+    /// Whether data was refused for the age of the keys.
+    fn is_expired(&self, now: Instant) -> bool {
+        self.refuse_at.is_some_and(|at| at <= now)
+    }
+
     /// Whether keys that only keepalives use are old enough to be changed.
     pub(crate) fn is_due_for_idle_rekey(&self, now: Instant) -> bool {
         self.created + IDLE_REKEY_AFTER <= now
@@ -236,6 +241,11 @@ impl Sessions {
     pub(crate) fn sender(&mut self, now: Instant) -> Option<&mut Session> {
         let current = self.current.as_mut()?;
         (current.key_age(now) != KeyAge::Expired).then_some(current)
+    }
+
+    /// Whether there is a session whose keys may seal data now.
+    pub(crate) fn has_sender(&self, now: Instant) -> bool {
+        self.current.as_ref().is_some_and(|current| !current.is_expired(now))
     }
 
     /// Whether a session that the peer began waits for its confirmation.

@@ -5,7 +5,7 @@
 //! - A nonce cannot be used twice. Counters are handed out atomically, as [`Permit`]s that sealing consumes.
 //! - A replay window moves only after authentication, and is looked at again then: of two threads that open the same
 //!   envelope at once, one succeeds.
-//! - Lanes that were never used cost nothing, and a used one allocates once.
+//! - A lane has a window only once something has come on it.
 //!
 //! ```
 //! use vine_core::session::noise::Established;
@@ -361,27 +361,35 @@ struct ReceiveLane {
     count: u64,
 }
 
-/// Lanes in a group of a [`LaneTable`].
-const GROUP: usize = 16;
+/// The lanes that sessions of this version use: one for control, and one for each path.
+const USUAL: usize = 1 + crate::path::MAX_PATHS;
 
-/// A `T` for each of the 256 lanes, made in groups when first needed: most sessions use a few neighbouring ones.
+/// A `T` for each of the 256 lanes, those beyond the usual ones made when one of them is first needed.
 ///
 /// A reader takes no lock. A peer that uses every lane costs this node no more than 256 `T`s.
-struct LaneTable<T>([Once<Box<[T; GROUP]>>; 256 / GROUP]);
+struct LaneTable<T> {
+    usual: [T; USUAL],
+    others: Once<Box<[T; 256 - USUAL]>>,
+}
 
 impl<T: Default> LaneTable<T> {
-    const fn new() -> LaneTable<T> {
-        LaneTable([const { Once::new() }; 256 / GROUP])
+    fn new() -> LaneTable<T> {
+        LaneTable { usual: core::array::from_fn(|_| T::default()), others: Once::new() }
     }
 
     fn get(&self, lane: Lane) -> Option<&T> {
-        self.0.get(usize::from(lane.0) / GROUP)?.get()?.get(usize::from(lane.0) % GROUP)
+        let lane = usize::from(lane.0);
+        match lane.checked_sub(USUAL) {
+            None => self.usual.get(lane),
+            Some(other) => self.others.get()?.get(other),
+        }
     }
 
     fn get_or_init(&self, lane: Lane) -> &T {
-        let group = self.0.get(usize::from(lane.0) / GROUP).expect("256 lanes have 16 groups");
-        let group = group.call_once(|| Box::new(core::array::from_fn(|_| T::default())));
-        group.get(usize::from(lane.0) % GROUP).expect("a group has 16 lanes")
+        if usize::from(lane.0) >= USUAL {
+            self.others.call_once(|| Box::new(core::array::from_fn(|_| T::default())));
+        }
+        self.get(lane).expect("every lane is a usual one or one of the others, which there are now")
     }
 }
 

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use vine_core::path::{Family, FourTuple};
-use vine_core::wire::HEADER_LEN;
 use vine_core::wire::envelope::{MAGIC, VERSION};
-use vine_core::{Command, Instant};
+use vine_core::wire::{EnvelopeType, HEADER_LEN, Header};
+use vine_core::{Command, Instant, Policy};
 
 use super::network::{Captured, Link, Network, Realm, ghost, socket_of};
 use super::op::{Op, Origin, Way};
@@ -21,10 +21,14 @@ impl World {
         let host = |number: u8| usize::from(number) % count;
         self.coverage.hit(format!("op: {}", op.to_string().split(' ').next().unwrap_or_default()));
         match *op {
-            Op::Wait { us } => self.run_for(Duration::from_micros(us)),
+            Op::Wait { us } => {
+                self.run_for(Duration::from_micros(us));
+                (0..count).for_each(|host| self.look(host));
+            }
             Op::Send { from, to, kind, len, count } => {
                 self.send(host(from), host(to), kind, usize::from(len), usize::from(count));
             }
+            Op::Syn { from, to, v6 } => self.open_connection(host(from), host(to), v6),
             Op::Spoof { from, to, whose } => self.spoof(host(from), host(to), host(whose)),
             Op::Stray { from } => self.send_forged(host(from), host(from), None),
             Op::Stream { from, to, every_ms } => {
@@ -34,9 +38,8 @@ impl World {
                 self.change_link(op);
             }
             Op::Roam { .. } | Op::Resettle { .. } | Op::Rebind { .. } => self.change_place(op),
-            Op::Replay { .. } | Op::Reflect { .. } | Op::Garble { .. } | Op::Truncate { .. } | Op::Garbage { .. } => {
-                self.attack(op);
-            }
+            Op::Replay { .. } | Op::Reflect { .. } | Op::Garble { .. } | Op::Truncate { .. } => self.attack(op),
+            Op::Garbage { .. } | Op::Nest { .. } => self.attack(op),
             Op::Crash { host: at } => self.crash(host(at)),
             Op::Start { host: at, clock_ms } => {
                 let at = host(at);
@@ -50,12 +53,19 @@ impl World {
                 let peers = (0..count).filter(|peer| *peer != host(at) && *peer != host(without));
                 self.reload(host(at), peers);
             }
+            Op::Policy { host: at, relay, signal } => {
+                let at = host(at);
+                let policy =
+                    Policy { allow_relay: relay, allow_signaling_upgrade: signal, ..self.hosts[at].spec.policy };
+                self.permit(at, policy);
+            }
             Op::Endpoints { host: at, peer, found } => self.look_up(host(at), host(peer), found),
             Op::Ping { host: at, peer } => drop(self.ping(host(at), host(peer))),
             Op::Wake { host: at } => self.tell_addresses(host(at)),
             Op::Clock { host: at, ms } => {
                 let at = host(at);
                 self.hosts[at].clock_ms = ms;
+                self.network.audit.on_clock(at, ms);
                 let time = self.hosts[at].wall_clock(self.now());
                 let _ = self.command(at, Command::SetUnixTime(time)); // A host that is down reads it when it starts.
             }
@@ -161,21 +171,40 @@ impl World {
         };
         let forged = match *op {
             Op::Replay { which, origin: Origin::Same } => captured(which),
-            Op::Replay { which, origin: Origin::Ghost } => {
-                captured(which).map(|seen| Captured { source: ghost(Family::of(&seen.destination)), ..seen })
-            }
-            Op::Reflect { which } => {
-                captured(which).map(|seen| Captured { source: seen.destination, destination: seen.source, ..seen })
-            }
+            Op::Replay { which, origin: Origin::Ghost } => captured(which).map(|seen| Captured {
+                sender: None,
+                source: ghost(Family::of(&seen.destination)),
+                ..seen
+            }),
+            Op::Reflect { which } => captured(which).map(|seen| Captured {
+                sender: None,
+                source: seen.destination,
+                destination: seen.source,
+                ..seen
+            }),
             Op::Garble { which, bit } => captured(which).map(|mut seen| {
+                seen.sender = None;
                 let bit = usize::from(bit) % (seen.bytes.len() * 8);
                 seen.bytes[bit / 8] ^= 1 << (bit % 8);
                 seen
             }),
             Op::Truncate { which, len } => captured(which).map(|mut seen| {
+                seen.sender = None;
                 seen.bytes.truncate(usize::from(len) % seen.bytes.len());
                 seen
             }),
+            Op::Nest { which } => {
+                let relayed = |seen: &&Captured| {
+                    Header::decode(&seen.bytes).is_ok_and(|header| header.kind() == EnvelopeType::Relayed)
+                };
+                let mut latest = self.network.captured.iter().rev().filter(relayed);
+                latest.nth(usize::from(which % 16)).cloned().map(|mut seen| {
+                    let header = seen.bytes[..HEADER_LEN].to_vec();
+                    seen.sender = None;
+                    seen.bytes.splice(..0, header);
+                    seen
+                })
+            }
             Op::Garbage { to, kind, len } => self.garbage(usize::from(to) % self.hosts.len(), kind, len.into()),
             _ => None,
         };
@@ -194,7 +223,13 @@ impl World {
         if let Some(seen) = self.network.captured.back().filter(|_| len.is_multiple_of(2)) {
             bytes[4..8].copy_from_slice(&seen.bytes[4..8]);
         }
-        Some(Captured { source: ghost(Family::of(&destination)), destination, realm: Realm::Public, bytes })
+        Some(Captured {
+            sender: None,
+            source: ghost(Family::of(&destination)),
+            destination,
+            realm: Realm::Public,
+            bytes,
+        })
     }
 
     fn odd_timeout(&mut self, host: usize, off_us: i64) {
@@ -239,6 +274,7 @@ impl World {
     pub fn hoard(&mut self, host: usize, on: bool) {
         if self.hosts[host].node.is_some() {
             self.hosts[host].hoarding = on;
+            self.hosts[host].deeds.hoarded |= on;
             self.settle(host);
         }
     }

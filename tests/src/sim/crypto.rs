@@ -13,13 +13,13 @@ const TAG_LEN: usize = 16;
 /// holds it and however often its holder restarts.
 #[derive(Clone)]
 pub struct AuditedCrypto {
-    real: bool,
+    ciphers: Arc<dyn CryptoBackend>,
     audit: Audit,
 }
 
 impl fmt::Debug for AuditedCrypto {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AuditedCrypto").field("real", &self.real).finish_non_exhaustive()
+        f.debug_struct("AuditedCrypto").finish_non_exhaustive()
     }
 }
 
@@ -30,19 +30,23 @@ impl AuditedCrypto {
     /// The stub: a keyed checksum and a pattern, so that damage is noticed and a plaintext is not mistaken for a sealed one,
     /// but nothing is secret.
     pub fn stub() -> AuditedCrypto {
-        AuditedCrypto { real: false, audit: Audit::default() }
+        AuditedCrypto::of(StubCrypto)
     }
 
     /// The real ciphers.
     pub fn real() -> AuditedCrypto {
-        AuditedCrypto { real: true, audit: Audit::default() }
+        AuditedCrypto::of(RustCrypto)
+    }
+
+    /// Any others.
+    pub fn of(ciphers: impl CryptoBackend + 'static) -> AuditedCrypto {
+        AuditedCrypto { ciphers: Arc::new(ciphers), audit: Audit::default() }
     }
 }
 
 impl CryptoBackend for AuditedCrypto {
     fn aead(&self, cipher: Cipher, key: &[u8; 32]) -> Box<dyn Aead> {
-        let inner = if self.real { RustCrypto.aead(cipher, key) } else { Box::new(Stub::new(cipher, key)) };
-        Box::new(Audited { inner, key: *key, audit: self.audit.clone() })
+        Box::new(Audited { inner: self.ciphers.aead(cipher, key), key: *key, audit: self.audit.clone() })
     }
 }
 
@@ -65,6 +69,15 @@ impl Aead for Audited {
 
     fn open(&self, nonce: u64, aad: &[u8], payload_and_tag: &mut [u8]) -> bool {
         self.inner.open(nonce, aad, payload_and_tag)
+    }
+}
+
+#[derive(Debug)]
+struct StubCrypto;
+
+impl CryptoBackend for StubCrypto {
+    fn aead(&self, cipher: Cipher, key: &[u8; 32]) -> Box<dyn Aead> {
+        Box::new(Stub::new(cipher, key))
     }
 }
 

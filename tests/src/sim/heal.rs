@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use vine_core::node::PeerState;
-use vine_core::path::Family;
-use vine_core::{Counters, Instant};
+use vine_core::path::{Family, SwitchReason};
+use vine_core::{Counters, Event, Instant};
 
 use super::host::Host;
 use super::network::{Link, Reach};
@@ -30,6 +30,9 @@ const STUCK: Duration = Duration::from_secs(35);
 /// with a dead path than it would be, though not by more than this.
 pub const AFTER_SLEEP: Duration = Duration::from_secs(2);
 
+/// Times that a host may find a faster path to a peer once everybody reaches everybody.
+const CALM: usize = 4;
+
 /// How often everybody sends to everybody meanwhile.
 const EVERY: Duration = Duration::from_millis(100);
 
@@ -53,6 +56,7 @@ pub fn heal(world: &mut World, lossy: bool) {
         world.resume(host);
         world.stall(host, false);
         world.start(host);
+        world.permit(host, world.hosts[host].spec.policy);
         world.reload(host, (0..count).filter(|peer| *peer != host));
     }
     // A node that was told a time ahead of the true one stands still until that has come.
@@ -119,9 +123,12 @@ fn promise(world: &World, a: usize, b: usize) -> Promise {
     }
     let helps = |host: &usize| ![a, b].contains(host) && finds_or_is_found(a, *host) && finds_or_is_found(b, *host);
     let helpers: Vec<usize> = (0..world.hosts.len()).filter(helps).collect();
-    let carried = helpers.iter().any(|host| world.hosts[*host].spec.relay);
+    let policy = |host: usize| world.hosts[host].spec.policy;
+    let carries = |host: &usize| world.hosts[*host].spec.relay && policy(*host).allow_relay;
+    let carried = policy(a).allow_relay && policy(b).allow_relay && helpers.iter().any(carries);
+    let signal = policy(a).allow_signaling_upgrade && policy(b).allow_signaling_upgrade;
     match world.network.reach(a, b, &helpers) {
-        Reach::BothWays if !helpers.is_empty() => Promise::Signaled,
+        Reach::BothWays if signal && !helpers.is_empty() => Promise::Signaled,
         Reach::Neither if carried => Promise::OnlyCarried,
         _ if carried => Promise::Carried,
         _ => Promise::Nothing,
@@ -129,11 +136,11 @@ fn promise(world: &World, a: usize, b: usize) -> Promise {
 }
 
 /// Holds the healed world to what was promised: within `deadline` packets flow again, a little later also between those who
-/// need others for it; and nobody stays on a relay who need not.
+/// need others for it; and nobody stays on a relay who need not. Returns the pairs that need none.
 ///
 /// # Panics
 /// Where a promise is broken.
-pub fn check(world: &mut World, deadline: Duration) {
+pub fn check(world: &mut World, deadline: Duration) -> Vec<(usize, usize)> {
     let count = world.hosts.len();
     let promises = pairs(count).map(|(a, b)| (a, b, promise(world, a, b)));
     let expected: Vec<_> = promises.filter(|(.., promise)| *promise != Promise::Nothing).collect();
@@ -162,8 +169,10 @@ pub fn check(world: &mut World, deadline: Duration) {
     }
     world.run_for(Duration::from_secs(20));
     for host in 0..count {
+        check_calm(world, host, settled);
         check_counters(world, host);
     }
+    expected.iter().filter(|(.., promise)| promise.is_direct()).map(|&(a, b, _)| (a, b)).collect()
 }
 
 fn check_reached(
@@ -208,6 +217,15 @@ fn check_flow(world: &World, from: usize, to: usize, settled: Instant) {
     assert!(sent > 0 && arrived * 10 >= sent * least, "{arrived} of {sent} packets from host {from} reach host {to}");
 }
 
+/// Paths that differ by noise are not exchanged again and again.
+fn check_calm(world: &World, host: usize, settled: Instant) {
+    for peer in (0..world.hosts.len()).filter(|peer| *peer != host).map(|peer| world.id(peer)) {
+        let is_faster = |event: &&Event| matches!(event, Event::SessionSwitched { peer: to, why: SwitchReason::Faster, .. } if *to == peer);
+        let times = world.events_since(host, settled).filter(is_faster).count();
+        assert!(times <= CALM, "host {host} finds a faster path {times} times");
+    }
+}
+
 /// A host says that a peer is connected, by confirmed keys.
 fn check_state(world: &mut World, host: usize, peer: usize) {
     let id = world.id(peer);
@@ -231,4 +249,14 @@ fn check_counters(world: &World, host: usize) {
     let counters: &Counters = machine.running().counters();
     assert_eq!(counters.packets_received, machine.delivered, "host {host} counts packets that it did not deliver");
     assert!(counters.sessions_established as usize >= machine.met.len(), "host {host} miscounts sessions");
+    assert_eq!(counters.packets_relayed, machine.deeds.forwarded, "host {host} miscounts what it passes on");
+    let reported = (machine.deeds.switches, machine.deeds.losses);
+    let counted = (counters.path_switches, counters.fallback_transitions);
+    assert!(machine.deeds.hoarded || reported == counted, "host {host} counts {counted:?} switches, not {reported:?}");
+    let (counted, relayed) = (counters.relay_usage, world.network.audit.relayed(host));
+    assert!(counted <= relayed, "host {host} counts {counted} packets by relays, and sent {relayed}");
+    let is_silent = counted == 0 && relayed > counters.packets_mirrored;
+    assert!(!is_silent, "host {host} sent {relayed} packets by relays, and counts none");
+    let allowed = machine.spec.policy.allow_relay && machine.policy.allow_relay;
+    assert!(allowed || !world.uses_relays(host), "host {host} uses relays, which it may not");
 }

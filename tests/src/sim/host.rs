@@ -35,6 +35,8 @@ pub struct HostSpec {
     pub relay: bool,
     /// What its operator permits.
     pub policy: Policy,
+    /// It keeps where it reached its peers, for its next life.
+    pub remembers: bool,
     /// The hosts that it allows.
     pub peers: Vec<usize>,
     /// Those of them whose addresses it is configured with.
@@ -65,6 +67,7 @@ impl HostSpec {
             firewall: None,
             relay: false,
             policy: Policy::default(),
+            remembers: false,
             finds: peers.clone(),
             peers,
             network_id: "sim".into(),
@@ -114,6 +117,19 @@ impl From<Vec<HostSpec>> for Topology {
     }
 }
 
+/// What a life did, as others see it: its own counters are to say the same.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Deeds {
+    /// Times that it reported another preferred path after a former one.
+    pub switches: u64,
+    /// Those of them because the former one was lost.
+    pub losses: u64,
+    /// Datagrams that it passed on for others.
+    pub forwarded: u64,
+    /// For a time nobody polled it: reports may have been lost.
+    pub hoarded: bool,
+}
+
 /// A simulated machine.
 #[derive(Debug)]
 pub struct Host {
@@ -129,6 +145,10 @@ pub struct Host {
     pub peers: BTreeSet<usize>,
     /// Where its configuration says that they are.
     pub endpoints: BTreeMap<usize, Vec<SocketAddr>>,
+    /// Where it reached its peers in its former life, if it remembers that.
+    pub last_known: BTreeMap<PeerId, Vec<SocketAddr>>,
+    /// What its operator permits now.
+    pub policy: Policy,
     /// Its process stands still.
     pub stalled: bool,
     /// It sleeps: its process stands still, and what arrives is lost.
@@ -145,6 +165,10 @@ pub struct Host {
     pub lives: u32,
     /// Packets that the present life gave to the host.
     pub delivered: u64,
+    /// When it was last told that a packet was too long.
+    pub told: Option<Instant>,
+    /// What else the present life did, seen from outside.
+    pub deeds: Deeds,
     /// Timeouts that led to nothing: how many since when.
     pub idle_wakes: (Instant, u32),
     /// How often a deadline of the node came.
@@ -168,6 +192,8 @@ impl Host {
             clock_ms: spec.clock_ms,
             peers: spec.peers.iter().copied().collect(),
             endpoints: BTreeMap::new(),
+            last_known: BTreeMap::new(),
+            policy: spec.policy,
             stalled: false,
             asleep: false,
             hoarding: false,
@@ -176,6 +202,8 @@ impl Host {
             up: BTreeSet::new(),
             lives: 0,
             delivered: 0,
+            told: None,
+            deeds: Deeds::default(),
             idle_wakes: (Instant::ORIGIN, 0),
             wakes: 0,
             met: BTreeSet::new(),
@@ -222,7 +250,7 @@ impl Host {
             prefixes: overlay_prefixes(*peer),
             relay_capable: relays.contains(peer),
             endpoints: self.endpoints.get(peer).cloned().unwrap_or_default(),
-            last_known: Vec::new(),
+            last_known: self.last_known.get(&ids[*peer]).cloned().unwrap_or_default(),
         };
         self.peers.iter().map(config).collect()
     }
@@ -236,13 +264,14 @@ impl Host {
         port: u16,
         crypto: Box<dyn CryptoBackend>,
     ) {
+        self.policy = self.spec.policy;
         let sockets = [Family::V4, Family::V6].map(|family| SocketInfo { id: socket_of(family), family, port });
         let config = NodeConfig {
             network_id: NetworkId::new(&self.spec.network_id).expect("the simulator names networks well"),
             network_key: self.spec.network_key.map(NetworkKey::new),
             sockets: sockets.to_vec(),
             peers: self.peer_configs(ids, relays),
-            policy: self.spec.policy,
+            policy: self.policy,
             own_prefixes: overlay_prefixes(index),
             mtu: self.spec.tun_mtu,
             aes_is_fast: self.spec.aes,
@@ -257,9 +286,14 @@ impl Host {
 
     /// Ends the present life: what the node knew is gone. Returns what it counted.
     pub fn end(&mut self) -> Option<Counters> {
-        let counters = self.node.take()?.counters().clone();
+        let node = self.node.take()?;
+        let counters = node.counters().clone();
         assert_eq!(counters.packets_received, self.delivered, "packets counted as received are packets delivered");
-        self.delivered = 0;
+        if self.spec.remembers {
+            self.last_known.clear();
+            node.reached().for_each(|(peer, at)| self.last_known.entry(peer).or_default().push(at));
+        }
+        (self.delivered, self.deeds) = (0, Deeds::default());
         self.up.clear();
         self.met.clear();
         self.inbox.clear();

@@ -206,6 +206,15 @@ ops! {
         /// Who sends.
         from: u8,
     }
+    /// A host opens a TCP connection to another one, and says how long segments may be.
+    Syn = "syn" {
+        /// Who sends.
+        from: u8,
+        /// To whom.
+        to: u8,
+        /// Over IPv6.
+        v6: bool,
+    }
     /// A host sends a packet every so often from now on.
     Stream = "stream" {
         /// Who sends.
@@ -336,6 +345,11 @@ ops! {
         /// Bytes of payload.
         len: u16,
     }
+    /// A datagram that a relay passed on arrives wrapped into another one of its kind.
+    Nest = "nest" {
+        /// Which of those captured lately.
+        which: u16,
+    }
     /// The node and all that it knew are gone.
     Crash = "crash" {
         /// Which host.
@@ -359,6 +373,15 @@ ops! {
         host: u8,
         /// The peer that is not in it any more; the host itself for a complete one.
         without: u8,
+    }
+    /// The operator of a host permits something else.
+    Policy = "policy" {
+        /// Which host.
+        host: u8,
+        /// Whether packets may travel through relays.
+        relay: bool,
+        /// Whether direct paths may be set up by signaling.
+        signal: bool,
     }
     /// Where a peer may be found is looked up again.
     Endpoints = "endpoints" {
@@ -425,13 +448,23 @@ pub enum Profile {
     Faults,
     /// What no sane caller and every attacker does.
     Calls,
+    /// What those go through who need the help of others: long cuts, narrow links, operators who do not permit everything.
+    Help,
+}
+
+impl Profile {
+    /// Every one.
+    pub const ALL: &[Profile] = &[Profile::Faults, Profile::Calls, Profile::Help];
 }
 
 /// Hosts of the strategies; a world with fewer counts modulo.
 const HOSTS: u8 = 4;
 
 /// Any op, as likely as `profile` makes it.
-pub fn any_op(profile: Profile) -> impl Strategy<Value = Op> {
+pub fn any_op(profile: Profile) -> BoxedStrategy<Op> {
+    if profile == Profile::Help {
+        return any_helped().boxed();
+    }
     let weigh = move |faults: u32, calls: u32| if profile == Profile::Faults { faults } else { calls };
     prop_oneof![
         weigh(30, 16) => any_wait(profile),
@@ -441,6 +474,34 @@ pub fn any_op(profile: Profile) -> impl Strategy<Value = Op> {
         weigh(8, 6) => any_life(),
         weigh(5, 10) => any_command(),
         weigh(2, 20) => any_call(),
+    ]
+    .boxed()
+}
+
+fn any_helped() -> impl Strategy<Value = Op> {
+    // Up to what keys and NATs outlive; once in a while longer than a channel is kept that nobody uses.
+    let wait = prop_oneof![
+        8 => 50_000u64..3_000_000,
+        4 => 3_000_000u64..40_000_000,
+        1 => 610_000_000u64..700_000_000,
+    ];
+    let ends = || (host(), host());
+    // As long as IPv6 carries everywhere and longer, so that they have to be cut or refused on the way.
+    let long = (ends(), prop::sample::select(Traffic::ALL), 1_150u16..1_380, 1u8..6);
+    prop_oneof![
+        30 => wait.prop_map(|us| Op::Wait { us }),
+        14 => any_traffic(),
+        10 => (ends(), 20u16..400).prop_map(|((from, to), every_ms)| Op::Stream { from, to, every_ms }),
+        10 => long.prop_map(|((from, to), kind, len, count)| Op::Send { from, to, kind, len, count }),
+        6 => (ends(), any::<bool>()).prop_map(|((from, to), v6)| Op::Syn { from, to, v6 }),
+        8 => ends().prop_map(|(from, to)| Op::Cut { from, to, way: Way::Both }),
+        8 => any_network(),
+        3 => any_attack(),
+        3 => any::<u16>().prop_map(|which| Op::Nest { which }),
+        8 => any_life(),
+        3 => any_command(),
+        2 => (host(), any::<bool>()).prop_map(|(host, on)| Op::Sleep { host, on }),
+        4 => (host(), any::<bool>(), any::<bool>()).prop_map(|(host, relay, signal)| Op::Policy { host, relay, signal }),
     ]
 }
 
@@ -557,7 +618,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_round_trips(op in prop_oneof![any_op(Profile::Faults), any_op(Profile::Calls)]) {
+        fn text_round_trips(op in prop::sample::select(Profile::ALL).prop_flat_map(any_op)) {
             prop_assert_eq!(op.to_string().parse::<Op>(), Ok(op));
         }
     }

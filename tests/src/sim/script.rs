@@ -9,14 +9,24 @@ use std::time::Duration;
 
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use vine_core::Policy;
 
 use super::coverage::Coverage;
 use super::crypto::AuditedCrypto;
-use super::heal;
 use super::host::{BoxSpec, HostSpec, Topology};
 use super::network::{Behaviour, NatKind};
 use super::op::{Fields, Op, ParseError, Profile, any_ops};
 use super::world::World;
+use super::{heal, trial};
+
+/// What a seed is about.
+const fn profile_of(seed: u64) -> Profile {
+    match seed {
+        seed if seed % 16 == 13 => Profile::Help,
+        seed if seed % 5 == 4 => Profile::Calls,
+        _ => Profile::Faults,
+    }
+}
 
 /// The number of the common NAT, behind those of the hosts.
 const COMMON: usize = 4;
@@ -54,6 +64,12 @@ pub struct Setup {
     pub firewalls: u8,
     /// Who carries packets for others.
     pub relays: u8,
+    /// Whose operator does not permit relays.
+    pub unrelayed: u8,
+    /// Whose operator does not permit that direct paths are set up by signaling.
+    pub unsignaled: u8,
+    /// Who keeps where peers were reached, over its lives.
+    pub remembers: u8,
     /// Who is configured with whose addresses: bit `4 * host + peer`.
     pub finds: u16,
     /// Whose kernel finishes checksums.
@@ -102,6 +118,9 @@ impl Setup {
             shared: 0,
             firewalls: 0,
             relays: 0,
+            unrelayed: 0,
+            unsignaled: 0,
+            remembers: 0,
             finds,
             offload: 0,
             aes: 0,
@@ -130,6 +149,9 @@ impl Setup {
             shared: 0,
             firewalls: 0,
             relays: 0,
+            unrelayed: 0,
+            unsignaled: 0,
+            remembers: 0,
             finds: u16::from(often(&mut any)) << 8 | u16::from(often(&mut any)),
             offload: often(&mut any),
             aes: any(),
@@ -137,7 +159,23 @@ impl Setup {
         };
         let shared = if any() < 80 { any() } else { 0 };
         let kinds = [any(), any(), any(), any(), any(), 0, 0, 0];
-        Setup { kinds: u64::from_le_bytes(kinds), shared, firewalls: any() & any(), relays: any(), ..setup }
+        let firewalls = any() & any();
+        let setup = Setup { kinds: u64::from_le_bytes(kinds), shared, firewalls, relays: any(), ..setup };
+        if profile_of(seed) != Profile::Help {
+            return setup;
+        }
+        // Three or four that often cannot reach each other alone.
+        Setup {
+            hosts: 3 + (any() & 1),
+            nat: setup.nat | any(),
+            restricted: setup.restricted | any(),
+            relays: setup.relays | any(),
+            unrelayed: any() & any() & any(),
+            unsignaled: any() & any() & any(),
+            remembers: any(),
+            finds: setup.finds & (u16::from(any()) << 8 | u16::from(any())),
+            ..setup
+        }
     }
 
     /// The NAT with a number: a host's own, or the common one.
@@ -171,6 +209,12 @@ impl Setup {
                 behind: has(self.shared, host).then_some(0),
                 firewall: has(self.firewalls, host).then_some(Behaviour::AddressAndPortDependent),
                 relay: has(self.relays, host),
+                policy: Policy {
+                    allow_relay: !has(self.unrelayed, host),
+                    allow_signaling_upgrade: !has(self.unsignaled, host),
+                    ..Policy::default()
+                },
+                remembers: has(self.remembers, host),
                 finds,
                 network_key: self.keyed.then_some([7; 32]),
                 offload: has(self.offload, host),
@@ -194,9 +238,10 @@ impl Setup {
 impl fmt::Display for Setup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Setup { seed, hosts, real, keyed, v4, v6, nat, restricted, finds, offload, aes, lossy, .. } = self;
-        let Setup { kinds, shared, firewalls, relays, .. } = self;
+        let Setup { kinds, shared, firewalls, relays, unrelayed, unsignaled, remembers, .. } = self;
         write!(f, "world seed={seed} hosts={hosts} real={real} keyed={keyed} v4={v4} v6={v6} nat={nat} ")?;
         write!(f, "restricted={restricted} kinds={kinds} shared={shared} firewalls={firewalls} relays={relays} ")?;
+        write!(f, "unrelayed={unrelayed} unsignaled={unsignaled} remembers={remembers} ")?;
         write!(f, "finds={finds} offload={offload} aes={aes} lossy={lossy}")
     }
 }
@@ -223,6 +268,9 @@ impl FromStr for Setup {
             shared: fields.take_or_default("shared")?,
             firewalls: fields.take_or_default("firewalls")?,
             relays: fields.take_or_default("relays")?,
+            unrelayed: fields.take_or_default("unrelayed")?,
+            unsignaled: fields.take_or_default("unsignaled")?,
+            remembers: fields.take_or_default("remembers")?,
             finds: fields.take("finds")?,
             offload: fields.take("offload")?,
             aes: fields.take("aes")?,
@@ -257,8 +305,7 @@ impl Script {
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
         let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
         let mut runner = TestRunner::new_with_rng(Config::default(), rng);
-        let profile = if seed % 5 == 4 { Profile::Calls } else { Profile::Faults };
-        let ops = any_ops(profile, 60).new_tree(&mut runner).expect("nothing is filtered").current();
+        let ops = any_ops(profile_of(seed), 60).new_tree(&mut runner).expect("nothing is filtered").current();
         Script { setup: Setup::from_seed(seed), ops }
     }
 
@@ -275,7 +322,10 @@ impl Script {
             world.apply(op);
         }
         heal::heal(&mut world, self.setup.lossy);
-        heal::check(&mut world, self.deadline());
+        let direct = heal::check(&mut world, self.deadline());
+        if !self.setup.lossy {
+            trial::run(&mut world, &direct, self.setup.seed);
+        }
         world.count_all();
         Outcome { digest: world.trace.digest(), entries: world.trace.entries(), coverage: world.coverage }
     }

@@ -17,6 +17,16 @@ const RAW: u8 = 253;
 /// Both ends of every flow.
 const PORT: u16 = 7000;
 
+/// The flag of a TCP segment that opens a connection.
+const SYN: u8 = 2;
+
+/// What a host takes in one segment that does not know of the tunnel: what Ethernet carries over IPv4.
+const MSS: u16 = 1_460;
+
+/// The least that a host may be told to send in one segment: what goes through a relay whole, in the longest packet that
+/// IPv6 carries everywhere. Beside it there are IPv6 and UDP, two headers and a tag of vine's, then IPv6 and TCP again.
+const LEAST_MSS: u16 = 1_280 - 48 - 48 - 60;
+
 /// A host that does not exist.
 const NOBODY: usize = 5000;
 
@@ -87,6 +97,8 @@ pub struct Ledger {
     tallies: BTreeMap<(usize, usize), Tally>,
     sequences: BTreeMap<(usize, usize, bool), u32>,
     next_id: u64,
+    /// Connections that were opened with shorter segments than the host asked for.
+    pub clamped: u64,
 }
 
 impl Ledger {
@@ -112,6 +124,22 @@ impl Ledger {
             Traffic::Uso4 => vec![self.datagrams(now, from, to, false, len, batched)],
             Traffic::Tcp4 | Traffic::Tcp6 => vec![self.stream(now, from, to, kind == Traffic::Tcp6, len, batched)],
         }
+    }
+
+    /// The first packet of a TCP connection, which says how long segments it takes.
+    pub fn open_connection(&mut self, now: Instant, from: usize, to: usize, v6: bool) -> Offered {
+        let next = self.sequences.entry((from, to, v6)).or_insert(0xffff_0000);
+        let sequence = *next;
+        *next = next.wrapping_add(1);
+        self.note(now, Key { from, to, protocol: TCP, v6, id: u64::from(sequence) }, 0);
+        let mut bytes = ip_header((overlay_address(from, v6), overlay_address(to, v6)), TCP, 24);
+        bytes.extend(PORT.to_be_bytes().into_iter().chain(PORT.to_be_bytes()));
+        bytes.extend(sequence.to_be_bytes());
+        bytes.extend([0, 0, 0, 0, 0x60, SYN, 0x10, 0, 0, 0, 0, 0, 2, 4]);
+        bytes.extend(MSS.to_be_bytes());
+        put_checksum(&mut bytes);
+        let header = offload(&mut bytes, sequence.is_multiple_of(2), VirtioNetHeader::GSO_NONE, 0);
+        Offered { header, bytes }
     }
 
     /// A packet that claims to come from `whose`, or goes to nobody: it must never arrive.
@@ -254,6 +282,10 @@ impl Ledger {
             _ => numbered(key.id, sent.payload),
         };
         assert!(expected == seen.payload, "another payload: {key:?}");
+        if let Some(mss) = seen.mss {
+            assert!((LEAST_MSS..=MSS).contains(&mss), "segments of {mss} bytes, where {MSS} were asked for: {key:?}");
+            self.clamped += u64::from(mss < MSS);
+        }
         sent.delivered = Some(now);
         let tally = self.tallies.entry((key.from, key.to)).or_default();
         tally.delivered += 1;
@@ -268,6 +300,8 @@ struct Seen<'a> {
     protocol: u8,
     v6: bool,
     id: u64,
+    /// What it says of the length of segments, where it opens a connection.
+    mss: Option<u16>,
     payload: &'a [u8],
 }
 
@@ -287,7 +321,7 @@ impl Seen<'_> {
         let payload = &packet[start
             + match protocol {
                 UDP => 8,
-                TCP => 20,
+                TCP => 4 * usize::from(packet[start + 12] >> 4),
                 RAW => 0,
                 other => panic!("nobody sends protocol {other}"),
             }..];
@@ -295,7 +329,9 @@ impl Seen<'_> {
             TCP => u64::from(u32::from_be_bytes(bytes_at(packet, start + 4))),
             _ => u64::from_be_bytes(bytes_at(payload, 0)),
         };
-        Seen { from, to, protocol, v6, id, payload }
+        let opens = protocol == TCP && packet[start + 13] & SYN != 0;
+        let mss = opens.then(|| u16::from_be_bytes(bytes_at(packet, start + 22)));
+        Seen { from, to, protocol, v6, id, mss, payload }
     }
 }
 

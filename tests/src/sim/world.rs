@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use vine_core::overlay::{Batch, Gather, Merge, TunPacket, VirtioNetHeader};
-use vine_core::path::FourTuple;
+use vine_core::path::{FourTuple, SwitchReason};
 use vine_core::rng::Rng;
 use vine_core::wire::{EnvelopeType, Header};
-use vine_core::{Command, CommandError, Counters, Event, Inbound, Instant, Node, Output, PeerId, TunOutcome};
+use vine_core::{Command, CommandError, Counters, Event, Inbound, Instant, Node, Output, PeerId, Policy, TunOutcome};
 
 use super::coverage::Coverage;
 use super::crypto::AuditedCrypto;
 use super::host::{Host, HostSpec, Topology};
-use super::network::{Network, Record};
+use super::network::{Network, Record, is_ghost};
 use super::op::Traffic;
 use super::trace::Trace;
 use super::traffic::{Ledger, Offered};
@@ -237,17 +237,30 @@ impl World {
         let mut gather = Gather::new(if host.is_multiple_of(2) { Merge::Tcp } else { Merge::TcpAndUdp });
         for (path, bytes) in &mut datagrams {
             self.trace.note("datagram", host, now, bytes);
+            let dropped = if self.log { node.counters().clone() } else { Counters::default() };
             match node.handle_datagram(now, *path, bytes) {
                 Some(Inbound::Packet(inbound)) => gather.push(inbound.packet, inbound.csum_partial, &mut sink),
-                Some(Inbound::Forward { to, datagram }) => forwarded.push((to, datagram.to_vec())),
+                Some(Inbound::Forward { to, datagram }) => {
+                    assert!(!is_ghost(&path.remote), "host {host} passes on what a stranger sent");
+                    assert!(machine.policy.allow_relay, "host {host} carries for others, which it may not");
+                    forwarded.push((to, datagram.to_vec()));
+                }
                 None => {}
+            }
+            if self.log
+                && let Some(reason) = newly_dropped(&dropped, node.counters())
+            {
+                println!("{at:?} host {host} drops what came from {}: {reason}", path.remote);
             }
         }
         gather.finish(&mut sink);
         machine.delivered += delivered;
+        machine.deeds.forwarded += forwarded.len() as u64;
+        self.network.audit.forwarding = true;
         for (to, datagram) in forwarded {
             self.transmit(host, to, &datagram);
         }
+        self.network.audit.forwarding = false;
         self.settle(host);
     }
 
@@ -258,6 +271,15 @@ impl World {
         }
         let offered = self.ledger.make(self.now, from, to, kind, len, count);
         self.hand_over(from, &offered);
+    }
+
+    /// A host opens a TCP connection to another one.
+    pub fn open_connection(&mut self, from: usize, to: usize, v6: bool) {
+        if from == to || self.hosts[from].node.is_none() {
+            return;
+        }
+        let offered = self.ledger.open_connection(self.now, from, to, v6);
+        self.hand_over(from, &[offered]);
     }
 
     /// A host sends a packet under the address of `whose`, or its own packet to nobody's address.
@@ -358,7 +380,10 @@ impl World {
     fn give_host(&mut self, host: usize, packet: &[u8]) {
         // ICMP of either version: the users of hosts send none.
         let is_told = matches!(packet, [0x45, ..] if packet.get(9) == Some(&1)) || packet.get(6) == Some(&58);
-        if !is_told {
+        if is_told {
+            self.coverage.hit("host told: packet too big");
+            self.hosts[host].told = Some(self.now);
+        } else {
             let delivered = self.ledger.receive(self.now, host, &VirtioNetHeader::default(), &[packet]);
             self.hosts[host].delivered += delivered;
         }
@@ -386,6 +411,7 @@ impl World {
         if self.log {
             println!("{:?} host {host}: {event:?}", self.now);
         }
+        self.note_memory(host, &event);
         let machine = &mut self.hosts[host];
         match &event {
             Event::PeerUp { peer } => {
@@ -407,6 +433,8 @@ impl World {
                 self.note_crossing(host, *peer, *initiator);
             }
             Event::SessionSwitched { from, to, why, .. } => {
+                machine.deeds.switches += u64::from(from.is_some());
+                machine.deeds.losses += u64::from(*why == SwitchReason::PathLost);
                 self.coverage.hit(format!("path switch: {why}"));
                 let from = from.as_ref().map_or("nothing", |(_, class)| class.name());
                 self.coverage.hit(format!("path switch: {from} to {}", to.1.name()));
@@ -471,6 +499,7 @@ impl World {
         let origin = Instant::from_nanos(self.rng.below(1 << 40));
         let ids = std::mem::take(&mut self.ids);
         let port = self.network.hosts[host].port;
+        self.network.audit.on_start(host, self.hosts[host].clock_ms);
         self.hosts[host].start(
             self.now,
             (host, &ids, &self.relays),
@@ -479,6 +508,7 @@ impl World {
             Box::new(self.crypto.clone()),
         );
         self.ids = ids;
+        self.network.hosts[host].told.1 = port;
         self.trace.note("start", host, origin, &seed);
         self.tell_addresses(host);
         self.settle(host);
@@ -486,6 +516,7 @@ impl World {
 
     /// The node of a host is gone.
     pub fn crash(&mut self, host: usize) {
+        self.look(host);
         self.trace.note("crash", host, self.now, &[]);
         if let Some(counters) = self.hosts[host].end() {
             self.count(&counters);
@@ -519,6 +550,13 @@ impl World {
         self.hosts[host].met = met.into_iter().collect();
     }
 
+    /// The operator of a host permits this from now on.
+    pub fn permit(&mut self, host: usize, policy: Policy) {
+        if self.command(host, Command::SetPolicy(policy)).is_ok() {
+            self.hosts[host].policy = policy;
+        }
+    }
+
     /// A host looks up where a peer is; nowhere, if it is not `found`.
     pub fn look_up(&mut self, host: usize, peer: usize, found: bool) {
         if self.hosts[host].stalled || !self.hosts[host].peers.contains(&peer) {
@@ -536,7 +574,10 @@ impl World {
     /// The runtime tells the node of the host's present addresses.
     pub fn tell_addresses(&mut self, host: usize) {
         let local = self.network.local_addresses(host);
-        let _ = self.command(host, Command::NetworkChanged { local }); // Down, or told later.
+        // Down, or told later.
+        if self.command(host, Command::NetworkChanged { local: local.clone() }).is_ok() {
+            self.network.hosts[host].told.0 = local;
+        }
     }
 
     /// The operator pings a peer. Returns the token, if the node took the request.
@@ -557,39 +598,6 @@ impl World {
     /// Nobody sends anything by itself any more.
     pub fn end_streams(&mut self) {
         self.streams.clear();
-    }
-
-    /// Takes what a life counted into the coverage.
-    fn count(&mut self, counters: &Counters) {
-        for (reason, times) in counters.drops() {
-            self.coverage.add(format!("drop: {}", reason.name()), times);
-        }
-        self.coverage.add("cookie sent", counters.cookies_sent);
-        self.coverage.add("hello replayed", counters.hellos_replayed);
-        self.coverage.add("session failure", counters.session_failures);
-        self.coverage.add("path switched", counters.path_switches);
-        self.coverage.add("path lost for another", counters.fallback_transitions);
-        self.coverage.add("relay: packet sent by one", counters.relay_usage);
-        self.coverage.add("relay: passed on", counters.packets_relayed);
-        self.coverage.add("relay: refused", counters.relay_refusals);
-        self.coverage.add("signal: sent", counters.signals_sent);
-        self.coverage.add("signal: received", counters.signals_received);
-        self.coverage.add("signal: carried", counters.signals_carried);
-        self.coverage.add("signal: refused", counters.signals_refused);
-        self.coverage.add("signal: candidate refused", counters.candidates_refused);
-        self.coverage.add("check sent", counters.checks_sent);
-        self.coverage.add("fragment sent", counters.fragments_sent);
-        self.coverage.add("packet mirrored", counters.packets_mirrored);
-    }
-
-    /// Takes what the present lives and the network counted into the coverage, at the end.
-    pub fn count_all(&mut self) {
-        let lives: Vec<Counters> =
-            self.hosts.iter().filter_map(|h| Some(h.node.as_ref()?.counters().clone())).collect();
-        lives.iter().for_each(|counters| self.count(counters));
-        for (label, times) in &self.network.met {
-            self.coverage.add(*label, *times);
-        }
     }
 
     // What tests ask.
@@ -642,6 +650,11 @@ impl World {
     pub fn has_reached(&self, from: usize, to: usize, since: Instant) -> bool {
         self.ledger.tally(from, to).latest.is_some_and(|latest| latest >= since)
     }
+}
+
+/// What was dropped since `before`.
+fn newly_dropped(before: &Counters, now: &Counters) -> Option<&'static str> {
+    now.drops().find(|(reason, times)| *times > before.dropped(*reason)).map(|(reason, _)| reason.name())
 }
 
 fn due_index(entry: Option<(Instant, usize)>) -> usize {

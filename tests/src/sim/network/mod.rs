@@ -1,10 +1,12 @@
 //! The network between simulated hosts: addresses, links, NATs and what can be done to a datagram on its way.
 
+mod audit;
 mod link;
 mod nat;
 mod place;
 mod reach;
 
+pub use audit::Audit;
 pub use link::Link;
 pub use nat::{Behaviour, NatBox, NatKind};
 pub use place::{Attachment, Realm};
@@ -17,7 +19,7 @@ use std::time::Duration;
 use vine_core::Instant;
 use vine_core::path::{Family, FourTuple, SocketId};
 use vine_core::rng::Rng;
-use vine_core::wire::{EnvelopeType, Header, Lane};
+use vine_core::wire::{EnvelopeType, HEADER_LEN, Header, Lane};
 
 use super::op::Way;
 
@@ -48,6 +50,11 @@ pub const fn ghost(family: Family) -> SocketAddr {
     }
 }
 
+/// Whether it is a ghost's.
+pub(super) fn is_ghost(address: &SocketAddr) -> bool {
+    GHOSTS.contains(address)
+}
+
 /// The socket of a family, on every host.
 pub const fn socket_of(family: Family) -> SocketId {
     SocketId(match family {
@@ -59,6 +66,8 @@ pub const fn socket_of(family: Family) -> SocketId {
 /// A datagram that an attacker saw.
 #[derive(Clone, Debug)]
 pub struct Captured {
+    /// Which host sent it as it is, where one did.
+    pub sender: Option<usize>,
     /// Where it came from, as its receiver sees it.
     pub source: SocketAddr,
     /// Where it went.
@@ -113,6 +122,7 @@ pub(super) struct Flight {
     /// When it arrives.
     pub at: Instant,
     order: u64,
+    sender: Option<usize>,
     /// Its source address, as the receiver will see it.
     pub source: SocketAddr,
     destination: SocketAddr,
@@ -152,6 +162,8 @@ pub struct Network {
     pub handshakes: VecDeque<Captured>,
     /// Bytes sent to the ghost, and by it.
     pub ghost_bytes: (u64, u64),
+    /// What an observer holds the nodes to.
+    pub audit: Audit,
     /// What datagrams met on their way, and how often.
     pub met: BTreeMap<&'static str, u64>,
     flights: BinaryHeap<Flight>,
@@ -173,6 +185,7 @@ impl Network {
             captured: VecDeque::new(),
             handshakes: VecDeque::new(),
             ghost_bytes: (0, 0),
+            audit: Audit::default(),
             met: BTreeMap::new(),
             flights: BinaryHeap::new(),
             control: BTreeMap::new(),
@@ -202,6 +215,11 @@ impl Network {
         let link = way.map(|(from, to, family)| self.link(from, to, family)).unwrap_or_default();
         let jitter = Duration::from_nanos(self.rng.below(link.jitter.as_nanos() as u64 + 1));
         for datagram in bytes.chunks(segment.max(1)) {
+            let header = Header::decode(datagram).ok();
+            self.audit.on_handed(from, datagram);
+            if departure.is_some() {
+                self.audit.on_sent(now, from, path.remote, is_ghost(&path.remote), datagram);
+            }
             let fate = match (departure, realm, way) {
                 (None, ..) => Fate::Unsendable,
                 _ if GHOSTS.contains(&path.remote) => {
@@ -210,17 +228,35 @@ impl Network {
                 }
                 (Some(departure), Some(realm), Some(way)) => {
                     let bytes = datagram.to_vec();
-                    let seen = Captured { source: departure.source, destination: path.remote, realm, bytes };
+                    let (sender, source) = (Some(from), departure.source);
+                    let seen = Captured { sender, source, destination: path.remote, realm, bytes };
                     self.capture(&seen);
                     self.carry(now, jitter, way, link, seen)
                 }
                 _ => Fate::Nowhere,
             };
-            let header = Header::decode(datagram).ok();
+            self.note_kind(header, datagram);
             self.count_control(now, from, header);
             let (remote, len) = (path.remote, datagram.len());
             self.records.push(Record { at: now, from, to, remote, header, len, fate });
         }
+    }
+
+    /// Notes what is sent through a relay, and what else is rare.
+    fn note_kind(&mut self, header: Option<Header>, datagram: &[u8]) {
+        let Some(header) = header.filter(|header| header.kind() != EnvelopeType::Sealed) else { return };
+        self.met(match header.kind() {
+            EnvelopeType::Relayed => match Header::decode(&datagram[HEADER_LEN..]).map(|inner| inner.kind()) {
+                Ok(EnvelopeType::Hello) => "sent by relay: Hello",
+                Ok(EnvelopeType::HelloAck) => "sent by relay: HelloAck",
+                Ok(EnvelopeType::HelloFinish) => "sent by relay: HelloFinish",
+                Ok(EnvelopeType::Cookie) => "sent by relay: Cookie",
+                _ => "sent by relay: sealed",
+            },
+            EnvelopeType::Cookie => "sent: Cookie",
+            EnvelopeType::HelloFinish => "sent: HelloFinish",
+            _ => return,
+        });
     }
 
     /// Two nodes may not answer each other for ever.
@@ -286,6 +322,7 @@ impl Network {
         }
         if self.chance(link.corrupt) {
             self.met("link: corrupted");
+            datagram.sender = None;
             self.corrupt(&mut datagram.bytes);
         }
         let mut at = served + link.delay + jitter;
@@ -324,17 +361,17 @@ impl Network {
 
     /// A datagram will arrive, whoever sent it.
     pub fn inject(&mut self, at: Instant, source: SocketAddr, destination: SocketAddr, bytes: Vec<u8>) {
-        self.put_back(at, Captured { source, destination, realm: Realm::Public, bytes });
+        self.put_back(at, Captured { sender: None, source, destination, realm: Realm::Public, bytes });
     }
 
     /// The same where somebody saw it.
     pub fn put_back(&mut self, at: Instant, seen: Captured) {
-        let Captured { source, destination, realm, bytes } = seen;
+        let Captured { sender, source, destination, realm, bytes } = seen;
         if GHOSTS.contains(&source) {
             self.ghost_bytes.1 += bytes.len() as u64;
         }
         self.order += 1;
-        self.flights.push(Flight { at, order: self.order, source, destination, realm, bytes });
+        self.flights.push(Flight { at, order: self.order, sender, source, destination, realm, bytes });
     }
 
     /// When the next datagram arrives.
@@ -354,6 +391,9 @@ impl Network {
 
     fn deliver(&mut self, now: Instant, flight: Flight) -> Option<(usize, FourTuple, Vec<u8>)> {
         let (index, own) = self.descend(now, flight.realm, flight.source, flight.destination)?;
+        if let Some(sender) = flight.sender {
+            self.audit.on_arrival(sender, flight.destination, index);
+        }
         let path = FourTuple { socket: socket_of(Family::of(&own)), local: Some(own.ip()), remote: flight.source };
         Some((index, path, flight.bytes))
     }

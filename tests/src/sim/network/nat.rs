@@ -113,13 +113,15 @@ pub struct NatBox {
     pub(super) public: Ipv4Addr,
     /// Hosts and boxes that were ever behind it.
     pub(super) residents: u8,
+    /// Something went through it.
+    pub(in super::super) is_used: bool,
     mappings: BTreeMap<u16, Mapping>,
     next_port: u16,
 }
 
 impl NatBox {
     pub(super) fn new(kind: NatKind, outer: Realm, public: Ipv4Addr) -> NatBox {
-        NatBox { kind, outer, public, residents: 0, mappings: BTreeMap::new(), next_port: FIRST_PORT }
+        NatBox { kind, outer, public, residents: 0, is_used: false, mappings: BTreeMap::new(), next_port: FIRST_PORT }
     }
 
     /// Forgets everything; what it maps next gets new ports.
@@ -136,6 +138,7 @@ impl NatBox {
         let port = known.map(|(port, _)| *port).unwrap_or_else(|| self.free_port(inner.port()));
         let mapping = self.mappings.entry(port).or_insert(Mapping { inner, toward, flows: Flows::default() });
         mapping.flows.open(now, remote, lifetime);
+        self.is_used = true;
         SocketAddr::new(IpAddr::V4(self.public), port)
     }
 

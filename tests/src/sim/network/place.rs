@@ -28,6 +28,8 @@ pub struct Attachment {
     pub port: u16,
     /// Where its IPv4 address is one.
     pub realm: Realm,
+    /// The addresses that its node was told last, and the port that it was started with: what it can say of itself.
+    pub told: (Vec<IpAddr>, u16),
     firewall: Option<Firewall>,
     /// Its number among all that are behind the same NAT.
     resident: u8,
@@ -61,11 +63,21 @@ impl Network {
         let realm = behind.map_or(Realm::Public, Realm::Behind);
         let firewall = firewall.map(Firewall::new);
         let resident = self.join(realm);
-        self.hosts.push(Attachment { v4: None, v6: None, port: PORT, realm, firewall, resident, moves: 0 });
+        self.hosts.push(Attachment {
+            v4: None,
+            v6: None,
+            port: PORT,
+            realm,
+            told: (Vec::new(), PORT),
+            firewall,
+            resident,
+            moves: 0,
+        });
         let (v4_address, v6_address) = self.fresh_addresses(index);
         let host = &mut self.hosts[index];
         host.v4 = v4.then_some(v4_address);
         host.v6 = v6.then_some(v6_address);
+        self.hosts[index].told.0 = self.local_addresses(index);
     }
 
     fn join(&mut self, realm: Realm) -> u8 {
@@ -173,6 +185,7 @@ impl Network {
 
     /// Takes a datagram outwards, through one NAT after the other, to where its destination is an address.
     fn ascend(&mut self, now: Instant, mut realm: Realm, mut source: SocketAddr, remote: SocketAddr) -> Departure {
+        let mut translations = 0;
         while let Realm::Behind(number) = realm
             && !self.is_address_in(realm, remote.ip())
         {
@@ -187,6 +200,10 @@ impl Network {
             let nat = &mut self.boxes[number];
             source = nat.translate(now, source, remote);
             realm = nat.outer;
+            translations += 1;
+        }
+        if translations > 1 {
+            self.met("NAT: double");
         }
         Departure { source, realm: Some(realm) }
     }

@@ -1,7 +1,7 @@
 //! What theory says of two hosts behind boxes: whether they can reach each other once they know of each other.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use vine_core::Instant;
 use vine_core::path::{Family, FourTuple};
@@ -61,16 +61,20 @@ impl Network {
         }
     }
 
-    /// Where a host is by its own account, and by that of others.
+    /// Where a host is by its own account, and by that of others. Of an address that it has got since it was told, it knows
+    /// once it is reached there; nobody tells it of another port.
     fn candidates(&mut self, family: Family, of: usize, through: &[usize]) -> BTreeSet<SocketAddr> {
-        let port = self.hosts[of].port;
-        let own = self.local_addresses(of).into_iter().map(|ip| SocketAddr::new(ip, port));
-        let mut found: BTreeSet<SocketAddr> = own.filter(|own| Family::of(own) == family).collect();
+        let mut found = BTreeSet::new();
         for observer in through {
             for endpoint in self.public_endpoints(*observer).iter().filter(|endpoint| Family::of(endpoint) == family) {
                 found.extend(self.try_datagram(of, *observer, *endpoint));
             }
         }
+        let (told, port) = &self.hosts[of].told;
+        let is_known = |ip: &IpAddr| told.contains(ip) || !found.is_empty();
+        let own = self.local_addresses(of).into_iter().filter(is_known).map(|ip| SocketAddr::new(ip, *port));
+        let own: Vec<SocketAddr> = own.filter(|own| Family::of(own) == family).collect();
+        found.extend(own);
         found
     }
 
@@ -165,6 +169,22 @@ mod tests {
         assert_eq!(reach([&[(1, symmetric), (2, home)], &[(3, home)]]), Neither);
         assert_eq!(reach([&[(1, home), (2, symmetric)], &[(3, home)]]), Neither);
         assert_eq!(reach([&[(1, symmetric), (2, home)], &[(3, NatKind::cone(false))]]), BothWays);
+    }
+
+    #[test]
+    fn what_a_host_was_not_told_it_tells_nobody_until_it_is_reached_there() {
+        let mut network = Network::new(Rng::from_seed([1; 32]));
+        network.attach(true, false, None, None);
+        network.attach(false, true, None, None);
+        network.attach(true, true, None, Some(APD));
+        assert_eq!(network.reach(1, 2, &[]), BothWays);
+        network.roam(1, true);
+        assert_eq!(network.reach(1, 2, &[]), Neither, "another port");
+        network.hosts[1].told.1 = network.hosts[1].port;
+        network.roam(1, false);
+        assert_eq!(network.reach(1, 2, &[]), Neither, "another address");
+        network.attach(true, true, None, None);
+        assert_eq!(network.reach(1, 2, &[3]), BothWays, "somebody reaches it there");
     }
 
     #[test]
