@@ -142,12 +142,7 @@ impl Node {
     pub(super) fn candidates(&self) -> heapless::Vec<Candidate, { Signal::MAX_ITEMS }> {
         let shared = &self.shared;
         let reflexive = shared.observations.reflexive(&self.own_sockets());
-        let own = OwnAddresses {
-            interfaces: &self.own_addresses(),
-            sockets: &shared.sockets,
-            reflexive: &reflexive,
-            configured: &[],
-        };
+        let own = OwnAddresses { interfaces: &self.own_addresses(), sockets: &shared.sockets, reflexive: &reflexive };
         candidate::gather(&own, |ip| self.is_overlay(ip))
     }
 
