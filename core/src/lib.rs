@@ -121,5 +121,5 @@ pub use config::{ConfigError, MAX_PEERS, NetworkId, NetworkKey, NodeConfig, Peer
 pub use counters::{Counters, DropReason};
 pub use event::{DownReason, Event};
 pub use identity::{Identity, PeerId};
-pub use node::{Inbound, Node, Output, TunOutcome};
+pub use node::{Inbound, Node, Output, SendError, TunOutcome};
 pub use time::{Instant, UnixTime};

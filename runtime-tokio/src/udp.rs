@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
+use vine_core::SendError;
 use vine_core::path::Family;
 
 use crate::address::ListenAddr;
@@ -106,6 +107,14 @@ impl Udp {
         }
     }
 
+    /// The last datagram that could not be sent, once.
+    pub(crate) fn take_unsent(&mut self) -> Option<Unsent> {
+        match self {
+            Udp::Kernel(socket) => socket.unsent.take(),
+            Udp::Memory(..) => None,
+        }
+    }
+
     /// Sends `bytes[from..]` to one destination as datagrams of `segment` bytes, the last one shorter or equal, from the
     /// local address given or from one that the kernel chooses.
     pub(crate) fn send(
@@ -126,12 +135,25 @@ impl Udp {
     }
 }
 
+/// A datagram that the host did not send, and that the node is to know of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unsent {
+    /// Where to.
+    pub(crate) remote: SocketAddr,
+    /// Bytes.
+    pub(crate) length: usize,
+    /// Why.
+    pub(crate) error: SendError,
+}
+
 /// One bound UDP socket of this host.
 #[derive(Debug)]
 pub(crate) struct KernelUdp {
     io: tokio::net::UdpSocket,
     state: UdpSocketState,
     local: SocketAddr,
+    /// The last one since it was asked: what goes wrong once goes wrong again.
+    unsent: Option<Unsent>,
     counters: Arc<RuntimeCounters>,
 }
 
@@ -158,7 +180,7 @@ impl KernelUdp {
         let io = tokio::net::UdpSocket::from_std(raw.into())?;
         let state = Self::new_state(&io)?;
         let local = io.local_addr()?;
-        Ok(KernelUdp { io, state, local, counters })
+        Ok(KernelUdp { io, state, local, unsent: None, counters })
     }
 
     fn new_state(io: &tokio::net::UdpSocket) -> io::Result<UdpSocketState> {
@@ -263,7 +285,7 @@ impl KernelUdp {
         if fault == SendFault::Argument && message.bytes.len() > message.segment {
             return self.send_singly(message);
         }
-        self.count(fault);
+        self.give_up(message, fault);
         if offload > 1 && self.state.max_gso_segments() == 1 {
             self.restore_offload();
         }
@@ -282,7 +304,7 @@ impl KernelUdp {
                 Err(error) => {
                     let fault = socket::classify(&error);
                     too_long |= fault == SendFault::TooLong;
-                    self.count(fault);
+                    self.give_up(&Message { bytes, ..*message }, fault);
                 }
             }
         }
@@ -303,7 +325,17 @@ impl KernelUdp {
         }
     }
 
-    fn count(&self, fault: SendFault) {
+    /// Counts a message that is not sent, and keeps what the node is to know of it.
+    fn give_up(&mut self, message: &Message<'_>, fault: SendFault) {
+        let error = match fault {
+            SendFault::TooLong => Some(SendError::TooLong),
+            SendFault::Unreachable => Some(SendError::Unreachable),
+            _ => None,
+        };
+        if let Some(error) = error {
+            let length = message.segment.min(message.bytes.len());
+            self.unsent = Some(Unsent { remote: message.remote, length, error });
+        }
         self.counters.add(match fault {
             SendFault::TooLong => Count::UdpTooLong,
             SendFault::Source => Count::UdpSourceLost,

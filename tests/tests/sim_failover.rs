@@ -276,3 +276,52 @@ fn after_an_hour_without_its_direct_path_a_pair_takes_it_again() {
     world.tell_addresses(1);
     assert!(world.run_while(RETURN, is_back), "a hint is heard");
 }
+
+/// UDP payload of a packet of 1,280 bytes.
+const LONG: usize = 1280 - 28;
+
+/// Packets of 1,280 bytes and of other lengths for a while; what is lost meanwhile is no matter.
+fn send_long(world: &mut World, duration: Duration, others: &[usize]) {
+    let end = world.now() + duration;
+    while world.now() < end {
+        world.send(1, 2, Traffic::Udp4, LONG, 1);
+        others.iter().for_each(|length| world.send(1, 2, Traffic::Udp4, *length, 1));
+        world.run_for(EVERY);
+    }
+}
+
+/// How long no packet of 1,280 bytes arrived in `since..`.
+fn long_gap(world: &World, since: Instant) -> Duration {
+    let end = world.now() - secs(1);
+    world.ledger.longest_gap_of(LONG, 1, 2, since - EVERY, end)
+}
+
+#[test]
+fn a_path_that_carries_less_all_at_once_stalls_nobody() {
+    for round_trip in ROUND_TRIPS {
+        for seed in 0..10 {
+            let mut world = talking(seed, round_trip, &[]);
+            send_long(&mut world, secs(3), &[]);
+            world.run_for(millis(7 * seed));
+            let start = world.now();
+            world.change_links(1, 2, Way::Both, |link| Link { mtu: 1_300, ..link });
+            send_long(&mut world, secs(8), &[]);
+            let gap = long_gap(&world, start);
+            assert!(gap <= bound(round_trip), "nothing for {gap:?} of a round trip of {round_trip:?}");
+            assert_eq!(world.class(1, 2), "direct");
+        }
+    }
+}
+
+#[test]
+fn small_packets_do_not_hide_that_large_ones_are_lost() {
+    for round_trip in ROUND_TRIPS {
+        let mut world = talking(5, round_trip, &[]);
+        send_long(&mut world, secs(3), &[100]);
+        let start = world.now();
+        world.change_links(1, 2, Way::Both, |link| Link { mtu: 1_300, ..link });
+        send_long(&mut world, secs(8), &[100]);
+        let gap = long_gap(&world, start);
+        assert!(gap <= 4 * bound(round_trip), "nothing for {gap:?} of a round trip of {round_trip:?}");
+    }
+}

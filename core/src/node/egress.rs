@@ -237,6 +237,7 @@ fn seal(
     peer.last_sent = now;
     // A Hello that is due anyway follows more closely while there is traffic.
     let hastened = (age == KeyAge::Rekey || peer.greeting.is_some()) && peer.note_demand(now);
-    let changed = peer.paths.on_data_sent(now, slot, last, || shared.rng.u64()) | hastened;
+    let changed =
+        peer.paths.on_data_sent(now, slot, (last, segments.segment_len(0) + OVERHEAD), || shared.rng.u64()) | hastened;
     Ok(Sealed { first: begin, changed })
 }

@@ -242,7 +242,9 @@ impl Node {
                 Message::Pong { token, path: named, delay_us, observed } => {
                     self.on_pong(index, PathSlot(named), token, Duration::from_micros(delay_us), observed);
                 }
-                Message::Receipt { lane, largest, .. } => self.on_receipt(index, session, lane, largest),
+                Message::Receipt { lane, largest, received } => {
+                    self.on_receipt(index, session, lane, (largest, received));
+                }
                 Message::Close { .. } => {
                     self.on_close(index, session);
                     return Ok(());
@@ -330,11 +332,11 @@ impl Node {
         self.shared.outbox.report(Event::PingReply { peer, token, path, class, rtt });
     }
 
-    fn on_receipt(&mut self, index: PeerIndex, session: u32, lane: Lane, largest: u64) {
+    fn on_receipt(&mut self, index: PeerIndex, session: u32, lane: Lane, (largest, received): (u64, u64)) {
         let Some((peer, shared)) = self.peer_mut(index) else { return };
         let current = peer.sessions.current.as_ref().is_some_and(|s| s.index() == session);
         if let Some(slot) = lane.0.checked_sub(1).filter(|_| current) {
-            peer.paths.on_receipt(shared.now, PathSlot(slot), largest);
+            peer.paths.on_receipt(shared.now, PathSlot(slot), largest, received);
             self.update_paths(index);
         }
     }

@@ -9,6 +9,7 @@
 //! | `ingress` | a datagram arrived: opens it, hands packets to the caller and control to its module |
 //! | `egress` | the host sends a packet: finds its owner, seals it into the caller's batch |
 //! | `deliver` | control messages that must arrive |
+//! | `refused` | the host could not send a datagram |
 //! | `too_long` | packets that a path does not carry whole |
 //! | `signal` | candidates, Signals and connectivity checks |
 //! | `handshake` | Hello, HelloAck, Cookie and what a confirmed session changes |
@@ -25,10 +26,11 @@ mod handshake;
 mod ingress;
 mod maintain;
 mod outbox;
+mod refused;
 mod relay;
-#[cfg(test)]
-mod several;
 pub(crate) mod signal;
+#[cfg(test)]
+mod tests;
 mod too_long;
 mod transmit;
 mod view;
@@ -37,6 +39,7 @@ pub use egress::TunOutcome;
 pub use explain::{Explanation, NetView, PathView, RelayLegView, RelayView, RemoteSide, SeenView};
 use ingress::Origin;
 pub use ingress::{Inbound, InboundPacket};
+pub use refused::SendError;
 pub use view::{ChannelView, PeerState, PeerView, RouteView, SessionView};
 
 use alloc::boxed::Box;
@@ -530,6 +533,8 @@ impl Node {
                 shared.send(Outgoing::Control { peer: index, slot, message: Control::Ping { token: wire_token } });
                 // Where nobody answers, reports are to know it too.
                 peer.paths.probe(now, slot, shared.rng.u64());
+                // Who asks uses the pair: a better path is sought for him as it is for data.
+                peer.paths.touch(now);
                 Ok(())
             }
             _ => {
@@ -581,124 +586,3 @@ const MAX_ROUNDS: u32 = 16;
 
 /// Reports of strangers that tried to connect are at least this far apart.
 const STRANGER_INTERVAL: Duration = Duration::from_secs(1);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::NetworkId;
-    use crate::overlay::{Batch, TunPacket};
-    use crate::path::SocketId;
-    use crate::session::RustCrypto;
-    use alloc::vec;
-
-    /// The path from 192.0.2.`last`.
-    fn from(last: u8) -> FourTuple {
-        FourTuple { socket: SocketId(0), local: None, remote: SocketAddr::from(([192, 0, 2, last], 4100)) }
-    }
-
-    /// Node 1 or 2. The first knows where to look for the other.
-    fn node(number: u8, unix_time: UnixTime) -> Node {
-        let peer = PeerConfig {
-            id: Identity::from_seed([3 - number; 32]).peer_id(),
-            name: "peer".into(),
-            prefixes: vec![Prefix::new([10, 0, 2 - number, 0].into(), 24).unwrap()],
-            relay_capable: false,
-            endpoints: if number == 1 { vec![from(2).remote] } else { vec![] },
-            last_known: vec![],
-        };
-        let config = NodeConfig {
-            network_id: NetworkId::new("test").unwrap(),
-            network_key: None,
-            sockets: vec![SocketInfo { id: SocketId(0), family: Family::V4, port: 4100 }],
-            peers: vec![peer],
-            policy: Policy::default(),
-            own_prefixes: vec![Prefix::new([10, 0, number - 1, 0].into(), 24).unwrap()],
-            mtu: 1400,
-            aes_is_fast: false,
-            checksum_offload: false,
-        };
-        let identity = Identity::from_seed([number; 32]);
-        Node::new(config, identity, Box::new(RustCrypto), [number; 32], Instant::ORIGIN, unix_time).unwrap()
-    }
-
-    /// Both, and the datagrams that make a session between them, in order: Hello, Cookie, Hello, HelloAck, HelloFinish and
-    /// what follows. Those after the first `taken` are not delivered, but returned with the two.
-    fn handshake(taken: usize) -> ([Node; 2], Vec<Vec<u8>>) {
-        let mut nodes = [node(1, UnixTime(1_000)), node(2, UnixTime(1_000))];
-        let mut scratch = vec![0; Node::SCRATCH_LEN];
-        let mut under_way = Vec::new();
-        nodes[0].handle_timeout(Instant::ORIGIN);
-        for step in 0..=taken {
-            let side = step % 2;
-            under_way.clear();
-            while let Some(output) = nodes[side].poll_output(&mut scratch) {
-                if let Output::Transmit { len, .. } = output {
-                    under_way.push(scratch[..len].to_vec());
-                }
-            }
-            if step < taken {
-                for datagram in &mut under_way.clone() {
-                    let _ = nodes[1 - side].handle_datagram(Instant::ORIGIN, from(side as u8 + 1), datagram);
-                }
-            }
-        }
-        (nodes, under_way)
-    }
-
-    /// Where data to the peer goes at once, if it does.
-    fn data_goes_to(node: &mut Node, destination: u8) -> Option<FourTuple> {
-        let packet = [0x45, 0, 0, 20, 0, 0, 0, 0, 64, 1, 0, 0, 10, 0, 0, 1, 10, 0, destination, 1];
-        let mut batch = Batch::with_capacity(2_000);
-        let taken = node.handle_tun(Instant::ORIGIN, TunPacket::complete(&packet).unwrap(), &mut batch);
-        assert_eq!(taken, TunOutcome::Taken);
-        batch.destination()
-    }
-
-    #[test]
-    fn an_answer_from_where_nobody_was_asked_proves_no_path() {
-        for (remote, goes) in [(2, Some(from(2))), (9, None)] {
-            // The HelloAck is the fourth.
-            let ([mut alpha, _], mut ack) = handshake(3);
-            let _ = alpha.handle_datagram(Instant::ORIGIN, from(remote), &mut ack[0]);
-            assert_eq!(alpha.sessions().count(), 1);
-            assert_eq!(data_goes_to(&mut alpha, 1), goes);
-        }
-    }
-
-    #[test]
-    fn a_confirmation_from_where_nobody_was_answered_proves_no_path() {
-        for (remote, goes) in [(1, Some(from(1))), (9, None)] {
-            let ([_, mut beta], mut finish) = handshake(4);
-            let _ = beta.handle_datagram(Instant::ORIGIN, from(remote), &mut finish[0]);
-            assert_eq!(beta.sessions().count(), 1);
-            assert_eq!(data_goes_to(&mut beta, 0), goes);
-        }
-    }
-
-    #[test]
-    fn a_hello_that_came_from_two_places_proves_neither() {
-        for (other, goes) in [(1, Some(from(1))), (9, None)] {
-            let ([mut alpha, mut beta], mut hello) = handshake(2);
-            for remote in [1, other] {
-                let _ = beta.handle_datagram(Instant::ORIGIN, from(remote), &mut hello[0]);
-            }
-            let mut scratch = vec![0; Node::SCRATCH_LEN];
-            let Some(Output::Transmit { len, .. }) = beta.poll_output(&mut scratch) else { panic!("no HelloAck") };
-            let _ = alpha.handle_datagram(Instant::ORIGIN, from(2), &mut scratch[..len]);
-            let Some(Output::Transmit { len, .. }) = alpha.poll_output(&mut scratch) else { panic!("no HelloFinish") };
-            let mut finish = scratch[..len].to_vec();
-            let _ = beta.handle_datagram(Instant::ORIGIN, from(1), &mut finish);
-            assert_eq!(beta.sessions().count(), 1);
-            assert_eq!(data_goes_to(&mut beta, 0), goes);
-        }
-    }
-
-    #[test]
-    fn a_clock_at_its_end_stops_no_hello() {
-        let mut node = node(1, UnixTime(u64::MAX));
-        for seconds in 0..20 {
-            node.handle_timeout(Instant::from_millis(seconds * 1_000));
-        }
-        assert!(node.counters().hellos_sent > 2);
-    }
-}

@@ -58,6 +58,7 @@ impl Node {
         for part in parts {
             let message = Message::Fragment(part);
             let mut datagram = vec![0; before + OVERHEAD + message.encoded_len()].into_boxed_slice();
+            let length = datagram.len() - before;
             let (wrapper, envelope) = datagram.split_at_mut(before);
             wrapper.copy_from_slice(carriage.header.as_ref().map_or(&[], |header| header.as_slice()));
             let end = envelope.len() - TAG_LEN;
@@ -65,7 +66,7 @@ impl Node {
             let session = peer.sessions.sender(now)?;
             let counter = session.tunnel.seal(Lane(slot + 1), false, envelope).ok()?;
             peer.tx_bytes += datagram.len() as u64;
-            peer.paths.on_data_sent(now, PathSlot(slot), counter, || shared.rng.u64());
+            peer.paths.on_data_sent(now, PathSlot(slot), (counter, length), || shared.rng.u64());
             shared.counters.fragments_sent += 1;
             let envelope = datagram.get(before..).unwrap_or_default();
             mirror.iter().for_each(|mirror| mirror.copy(peer, shared, envelope));

@@ -191,7 +191,7 @@ impl Node {
         shared.counters.bytes_sent += packet.len() as u64;
         peer.tx_bytes += len as u64;
         peer.note_sent(now);
-        peer.paths.on_data_sent(now, slot, counter, || shared.rng.u64());
+        peer.paths.on_data_sent(now, slot, (counter, len), || shared.rng.u64());
         self.reschedule(index);
         Some(Built { peer: Some(index), via, len })
     }

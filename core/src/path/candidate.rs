@@ -10,9 +10,8 @@ use crate::wire::{Candidate, CandidateKind, Signal};
 /// Candidates that one Signal names at most.
 pub const MAX_CANDIDATES: usize = Signal::MAX_ITEMS;
 
-/// Of these, at most so many that the operator configured, and so many that others see. Whoever has more interfaces than there
-/// is room for still tells what is likelier to work.
-const MAX_OF_A_KIND: usize = 4;
+/// Of these, at most so many that others see: whoever is seen everywhere else still tells its interfaces.
+const MAX_REFLEXIVE: usize = 4;
 
 /// What this node's own candidates are made from.
 #[derive(Clone, Copy, Debug)]
@@ -23,20 +22,15 @@ pub struct OwnAddresses<'a> {
     pub sockets: &'a [SocketInfo],
     /// Where others see the sockets, the latest first.
     pub reflexive: &'a [SocketAddr],
-    /// Where the operator says that the node is reached.
-    pub configured: &'a [SocketAddr],
 }
 
 /// This node's candidates, the best first, each address once. `is_overlay` tells whether an address lies in the overlay: the
 /// way there would lead through the tunnel.
 pub fn gather(own: &OwnAddresses<'_>, is_overlay: impl Fn(IpAddr) -> bool) -> Vec<Candidate, MAX_CANDIDATES> {
     let mut found = Vec::new();
-    let told = [(CandidateKind::Configured, own.configured), (CandidateKind::Reflexive, own.reflexive)];
-    for (kind, addresses) in told {
-        let acceptable = addresses.iter().filter(|at| judge(**at, &is_overlay, &[], |_| false).is_ok());
-        for address in acceptable.take(MAX_OF_A_KIND) {
-            add(&mut found, Candidate { kind, address: *address });
-        }
+    let acceptable = own.reflexive.iter().filter(|at| judge(**at, &is_overlay, &[], |_| false).is_ok());
+    for address in acceptable.take(MAX_REFLEXIVE) {
+        add(&mut found, Candidate { kind: CandidateKind::Reflexive, address: *address });
     }
     let mut interfaces: alloc::vec::Vec<IpAddr> = own.interfaces.to_vec();
     interfaces.sort_by_key(|ip| (rank(*ip), *ip));
@@ -200,14 +194,12 @@ mod tests {
             interfaces: &interfaces,
             sockets: &SOCKETS,
             reflexive: &[at("203.0.113.9:61000"), at("198.51.100.7:4100"), at("127.0.0.1:9")],
-            configured: &[at("203.0.113.9:4100"), at("10.42.0.1:4100")],
         };
         let found = gather(&own, is_overlay);
         let texts: List<_> = found.iter().map(|found| (found.kind, found.address)).collect();
         assert_eq!(
             texts,
             [
-                (CandidateKind::Configured, at("203.0.113.9:4100")),
                 (CandidateKind::Reflexive, at("203.0.113.9:61000")),
                 (CandidateKind::Reflexive, at("198.51.100.7:4100")),
                 (CandidateKind::Interface, at("[2001:db8::7]:4101")),
@@ -221,12 +213,7 @@ mod tests {
     #[test]
     fn a_thousand_interfaces_leave_room_for_what_others_see() {
         let interfaces: List<IpAddr> = (0..1000u32).map(|n| Ipv4Addr::from_bits(0xc0a8_0001 + n).into()).collect();
-        let own = OwnAddresses {
-            interfaces: &interfaces,
-            sockets: &SOCKETS,
-            reflexive: &[at("203.0.113.9:1"); 9],
-            configured: &[],
-        };
+        let own = OwnAddresses { interfaces: &interfaces, sockets: &SOCKETS, reflexive: &[at("203.0.113.9:1"); 9] };
         let found = gather(&own, is_overlay);
         assert_eq!(found.len(), MAX_CANDIDATES);
         assert_eq!(found[0].kind, CandidateKind::Reflexive);
@@ -272,7 +259,7 @@ mod tests {
         ) {
             let v4 = v4.into_iter().map(|ip| IpAddr::from(Ipv4Addr::from_bits(ip)));
             let interfaces: List<IpAddr> = v4.chain(v6.into_iter().map(|ip| Ipv6Addr::from_bits(ip).into())).collect();
-            let own = OwnAddresses { interfaces: &interfaces, sockets: &SOCKETS, reflexive: &reflexive, configured: &[] };
+            let own = OwnAddresses { interfaces: &interfaces, sockets: &SOCKETS, reflexive: &reflexive };
             let found = gather(&own, is_overlay);
             for (n, candidate) in found.iter().enumerate() {
                 prop_assert!(judge(candidate.address, is_overlay, &[], |_| false).is_ok());

@@ -59,6 +59,9 @@ const GRACE: Range<Duration> = Duration::from_millis(20)..Duration::from_millis(
 const TRIAL: u8 = 3;
 const MAX_TRIAL: u8 = 9;
 
+/// Datagrams lost between two receipts that put the present MTU in doubt (as many as count as one loss in RFC 9002).
+const LOSSES: u64 = 3;
+
 /// For so long a loss counts.
 const LOSS_MEMORY: Duration = Duration::from_secs(300);
 
@@ -143,6 +146,10 @@ pub struct Path {
     first_counter: Option<u64>,
     /// The highest counter of it that a receipt covered.
     receipted: Option<u64>,
+    /// The first datagram above the base that went by it since a receipt covered one: its counter, and when.
+    oversize: Option<(u64, Instant)>,
+    /// The last receipt: the largest counter, and how many had arrived.
+    counted: Option<(u64, u64)>,
     /// Counters that another path carried too: receipts of them prove nothing of this one.
     mirrored: Range<u64>,
     /// Since when it is suspect.
@@ -151,6 +158,8 @@ pub struct Path {
     pub last_data: Option<Instant>,
     pub(super) created: Instant,
     pub(super) probe: Option<Probe>,
+    /// Probes sent since the last proof.
+    pub(super) unanswered: u16,
     pub(super) retry: Option<Box<Retry>>,
     /// How often it was lost of late, and when last.
     losses: u8,
@@ -177,11 +186,14 @@ impl Path {
             last_counter: None,
             first_counter: None,
             receipted: None,
+            oversize: None,
+            counted: None,
             mirrored: 0..0,
             suspect_since: None,
             last_data: None,
             created: now,
             probe: None,
+            unanswered: 0,
             retry: None,
             losses: 0,
             last_loss: None,
@@ -294,6 +306,7 @@ impl Path {
         probe.sent_at[probe.sent] = now;
         probe.next = now + interval * (1 << probe.sent);
         probe.sent += 1;
+        self.unanswered = self.unanswered.saturating_add(1);
         let (sent, first) = (probe.sent, probe.sent_at[0]);
         if self.state == PathState::Usable && sent > SUSPECT_AFTER && now.since(first) >= self.patience() {
             self.suspect(now);
@@ -312,6 +325,7 @@ impl Path {
             if self.state == PathState::Lost {
                 self.rtt.update(rtt);
             } else {
+                self.check_black_hole(now, sent_at);
                 self.prove(now, Proof::Pong(rtt));
             }
             return Some(rtt);
@@ -326,6 +340,18 @@ impl Path {
         Some(rtt)
     }
 
+    /// A Ping was answered that left at `asked`, when a large datagram should long have had its receipt: small ones pass and
+    /// large ones do not (RFC 8899, section 4.3). Where it was only bad luck, the search finds out within a round trip; and
+    /// until it has, what is long travels in fragments.
+    fn check_black_hole(&mut self, now: Instant, asked: Instant) {
+        let patience = self.patience();
+        if self.oversize.take_if(|(_, sent)| asked.since(*sent) >= patience).is_some()
+            && let Some(mtu) = self.mtu.as_mut()
+        {
+            mtu.on_black_hole(now);
+        }
+    }
+
     /// Answers in a row that a lost path owes.
     fn trial(&self) -> u8 {
         TRIAL.saturating_mul(self.losses.max(1)).min(MAX_TRIAL)
@@ -338,6 +364,7 @@ impl Path {
         }
         self.state = PathState::Usable;
         self.suspect_since = None;
+        self.unanswered = 0;
         self.last_proof = Some(now);
         self.unproven = None;
         self.retry = None;
@@ -347,8 +374,9 @@ impl Path {
         }
     }
 
-    /// Takes in a receipt that covers the path's lane up to `largest`, under the current session.
-    pub(super) fn on_receipt(&mut self, now: Instant, largest: u64) {
+    /// Takes in a receipt that covers the path's lane up to `largest`, of which `received` have arrived, under the current
+    /// session.
+    pub(super) fn on_receipt(&mut self, now: Instant, largest: u64, received: u64) {
         let Some(last) = self.last_counter else { return };
         let is_old = self.receipted.is_some_and(|receipted| largest <= receipted)
             || self.first_counter.is_none_or(|first| largest < first);
@@ -357,9 +385,11 @@ impl Path {
             return;
         }
         self.receipted = Some(largest);
+        self.count_losses(now, largest, received);
         if self.mirrored.contains(&largest) {
             return;
         }
+        self.oversize.take_if(|(counter, _)| *counter <= largest);
         self.prove(now, Proof::Receipt);
         let mut oldest = None;
         while let Some((counter, at)) = self.marks.front().copied() {
@@ -374,9 +404,31 @@ impl Path {
         }
     }
 
-    /// Notes that data was sealed for the path with counters up to `counter`. Returns whether a deadline changed.
-    pub(super) fn on_data_sent(&mut self, now: Instant, counter: u64, mut token: impl FnMut() -> u64) -> bool {
+    /// Where several datagrams in a row were lost and others arrived, it may be the large ones that do not pass any more.
+    fn count_losses(&mut self, now: Instant, largest: u64, received: u64) {
+        let former = self.counted.replace((largest, received));
+        let Some((former_largest, former_received)) = former else { return };
+        let (sent, arrived) = (largest - former_largest, received.saturating_sub(former_received));
+        if sent.saturating_sub(arrived) >= LOSSES
+            && let Some(mtu) = self.mtu.as_mut()
+        {
+            mtu.confirm(now);
+        }
+    }
+
+    /// Notes that data was sealed for the path with counters up to `counter`, in datagrams of at most `length` bytes. Returns
+    /// whether a deadline changed.
+    pub(super) fn on_data_sent(
+        &mut self,
+        now: Instant,
+        counter: u64,
+        length: usize,
+        mut token: impl FnMut() -> u64,
+    ) -> bool {
         self.last_counter = Some(counter);
+        if length > self.base_datagram() {
+            self.oversize.get_or_insert((counter, now));
+        }
         self.first_counter.get_or_insert(counter);
         self.last_data = Some(now);
         if self.marks.back().is_none_or(|(_, last)| now.since(*last) >= MARK_INTERVAL) {
@@ -410,6 +462,8 @@ impl Path {
         self.last_counter = None;
         self.first_counter = None;
         self.receipted = None;
+        self.oversize = None;
+        self.counted = None;
         self.mirrored = 0..0;
         self.marks = VecDeque::new();
     }

@@ -26,6 +26,9 @@ const TRIES: u8 = 3;
 /// While the path is used, its size is confirmed this often: a route that changes may carry less.
 const CONFIRM_INTERVAL: Duration = Duration::from_secs(5);
 
+/// A path that loses anyway has its size put in doubt this often.
+const LOSS_INTERVAL: Duration = Duration::from_secs(1);
+
 /// While the path is used, a larger size is tried this often (`PMTU_RAISE_TIMER` of RFC 8899 section 5.1.1).
 const RAISE_INTERVAL: Duration = Duration::from_secs(600);
 
@@ -87,6 +90,8 @@ pub struct MtuSearch {
     due: Instant,
     /// When a larger size is worth a try again.
     raise: Instant,
+    /// When losses may put the size in doubt again.
+    confirmable: Instant,
     recent: Deque<(u64, u16), REMEMBERED>,
 }
 
@@ -106,6 +111,7 @@ impl MtuSearch {
             probe: None,
             due: now,
             raise: now,
+            confirmable: now,
             recent: Deque::new(),
         };
         search.proceed(now);
@@ -197,9 +203,10 @@ impl MtuSearch {
     }
 
     /// Asks whether the present size still passes, without waiting for the next time that it is confirmed anyway: for a
-    /// caller that sees losses.
+    /// caller that sees losses. Once a second at most.
     pub fn confirm(&mut self, now: Instant) {
-        if self.probe.is_none() && self.goal == Goal::Rest && self.mtu > self.base {
+        if self.probe.is_none() && self.goal == Goal::Rest && self.mtu > self.base && self.confirmable <= now {
+            self.confirmable = now + LOSS_INTERVAL;
             self.in_use = true;
             self.due = now;
         }

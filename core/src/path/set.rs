@@ -12,6 +12,7 @@ use super::{FourTuple, Path, PathClass, PathState, Proof, RttEstimator, Via};
 use crate::overlay::PeerIndex;
 use crate::rate::{Bucket, Rate};
 use crate::time::Instant;
+use crate::wire::OVERHEAD;
 
 /// At most this many paths a peer; a new one displaces the least useful one that is not preferred.
 pub const MAX_PATHS: usize = 8;
@@ -264,7 +265,7 @@ impl PathSet {
     }
 
     /// The pair is in use. Returns whether it was not before and something waits for that.
-    fn touch(&mut self, now: Instant) -> bool {
+    pub(crate) fn touch(&mut self, now: Instant) -> bool {
         let woke = self.active_until <= now;
         self.active_until = now + ACTIVE;
         if woke {
@@ -404,6 +405,14 @@ impl PathSet {
         })
     }
 
+    /// Notes that this host refused to send a datagram of `length` bytes by `via`: its own link is smaller.
+    pub fn on_send_refused(&mut self, now: Instant, via: &Via, length: usize) {
+        let path = self.find(via).and_then(|slot| self.get_mut(slot));
+        if let Some(mtu) = path.and_then(|path| path.mtu.as_mut()) {
+            mtu.on_send_refused(now, length);
+        }
+    }
+
     /// Sets the length of the longest packet that the host sends: there is no use for larger datagrams than it takes.
     pub fn set_packet_len(&mut self, now: Instant, packet_len: usize) {
         self.packet_len = packet_len;
@@ -462,18 +471,27 @@ impl PathSet {
         }
     }
 
-    /// Takes in a receipt that covers the lane of `slot` up to `largest`, under the current session.
-    pub fn on_receipt(&mut self, now: Instant, slot: PathSlot, largest: u64) {
+    /// Takes in a receipt that covers the lane of `slot` up to `largest`, of which `received` have arrived, under the current
+    /// session.
+    pub fn on_receipt(&mut self, now: Instant, slot: PathSlot, largest: u64, received: u64) {
         if let Some(path) = self.get_mut(slot) {
-            path.on_receipt(now, largest);
+            path.on_receipt(now, largest, received);
         }
     }
 
-    /// Notes that data was sealed for a path with counters up to `counter`. Returns whether a deadline changed, so that
-    /// the caller looks at its timers only then.
-    pub fn on_data_sent(&mut self, now: Instant, slot: PathSlot, counter: u64, token: impl FnMut() -> u64) -> bool {
+    /// Notes that data was sealed for a path with counters up to `counter`, in envelopes of at most `length` bytes. Returns
+    /// whether a deadline changed, so that the caller looks at its timers only then.
+    pub fn on_data_sent(
+        &mut self,
+        now: Instant,
+        slot: PathSlot,
+        (counter, length): (u64, usize),
+        token: impl FnMut() -> u64,
+    ) -> bool {
         let woke = self.touch(now);
-        self.get_mut(slot).is_some_and(|path| path.on_data_sent(now, counter, token)) | woke
+        let Some(path) = self.get_mut(slot) else { return woke };
+        let length = length + path.overhead() - OVERHEAD;
+        path.on_data_sent(now, counter, length, token) | woke
     }
 
     /// Forgets lane counters: they belong to the session that was current.
@@ -636,8 +654,8 @@ mod tests {
         Instant::from_millis(1_000)
     }
 
-    fn switch(from: u16, to: u16, why: SwitchReason) -> Option<Switch> {
-        Some(Switch { from: Some((at(from), PathClass::Direct)), to: (at(to), PathClass::Direct), why })
+    fn switch(from: u16, to: u16, why: SwitchReason, unanswered: u16) -> Option<Switch> {
+        Some(Switch { from: Some((at(from), PathClass::Direct)), to: (at(to), PathClass::Direct), why, unanswered })
     }
 
     /// A set whose preferred path, at port 1, was proven at `start()` with an RTT of 10 ms.
@@ -647,7 +665,7 @@ mod tests {
         set.prove(start(), slot, Proof::Pong(MS * 10));
         assert_eq!(
             set.reselect(start(), || 0),
-            Some(Switch { from: None, to: (at(1), PathClass::Direct), why: SwitchReason::First })
+            Some(Switch { from: None, to: (at(1), PathClass::Direct), why: SwitchReason::First, unanswered: 0 })
         );
         (set, slot)
     }
@@ -698,8 +716,8 @@ mod tests {
         let (mut set, slot) = proven();
         let other = set.insert(start(), at(2), PathClass::Direct);
         set.prove(start(), other, Proof::Pong(MS * 50));
-        assert!(set.on_data_sent(start(), slot, 0, || 1));
-        assert!(!set.on_data_sent(start() + MS, slot, 1, || 1), "the deadline stands already");
+        assert!(set.on_data_sent(start(), slot, (0, 100), || 1));
+        assert!(!set.on_data_sent(start() + MS, slot, (1, 100), || 1), "the deadline stands already");
         let patience = set.get(slot).map(Path::patience).unwrap_or_default();
         set.check_liveness(start() + patience - MS, || 1);
         assert_eq!((set.mirror(), set.reselect(start() + patience - MS, || 0)), (None, None));
@@ -713,26 +731,26 @@ mod tests {
         assert_eq!(set.on_pong(late + MS * 20, other, token, Duration::ZERO), Some(MS * 20));
         assert_eq!(set.reselect(late + MS * 20, || 0), None, "this one may still answer");
         assert_eq!(set.switch_at(), Some(late + MS * 30));
-        assert_eq!(set.reselect(late + MS * 30, || 0), switch(1, 2, SwitchReason::PathLost));
+        assert_eq!(set.reselect(late + MS * 30, || 0), switch(1, 2, SwitchReason::PathLost, 1));
     }
 
     #[test]
     fn receipts_prove_and_what_they_leave_open_keeps_the_clock_running() {
         let (mut set, slot) = proven();
-        set.on_data_sent(start(), slot, 3, || 1);
-        set.on_data_sent(start(), slot, 5, || 1);
-        set.on_receipt(start() + MS * 5, slot, 2);
+        set.on_data_sent(start(), slot, (3, 100), || 1);
+        set.on_data_sent(start(), slot, (5, 100), || 1);
+        set.on_receipt(start() + MS * 5, slot, 2, 2);
         assert_eq!(set.unproven_since(), Some(start()), "a receipt for a former path in this slot");
-        set.on_receipt(start() + MS * 10, slot, 6);
+        set.on_receipt(start() + MS * 10, slot, 6, 6);
         assert_eq!(set.unproven_since(), Some(start()), "a receipt for what was never sent");
-        set.on_receipt(start() + MS * 20, slot, 4);
+        set.on_receipt(start() + MS * 20, slot, 4, 4);
         assert_eq!(set.unproven_since(), Some(start()), "what is open was sent then");
-        set.on_data_sent(start() + MS * 22, slot, 7, || 1);
-        set.on_receipt(start() + MS * 25, slot, 3);
+        set.on_data_sent(start() + MS * 22, slot, (7, 100), || 1);
+        set.on_receipt(start() + MS * 25, slot, 3, 3);
         assert_eq!(set.unproven_since(), Some(start()), "an older receipt that comes later");
-        set.on_receipt(start() + MS * 30, slot, 6);
+        set.on_receipt(start() + MS * 30, slot, 6, 6);
         assert_eq!(set.unproven_since(), Some(start() + MS * 22));
-        set.on_receipt(start() + MS * 40, slot, 7);
+        set.on_receipt(start() + MS * 40, slot, 7, 7);
         assert_eq!(set.unproven_since(), None);
     }
 
@@ -745,7 +763,7 @@ mod tests {
         for _ in 0..40 {
             set.prove(start(), other, Proof::Pong(MS * 5));
         }
-        assert_eq!(set.reselect(start(), || 0), switch(1, 2, SwitchReason::Faster));
+        assert_eq!(set.reselect(start(), || 0), switch(1, 2, SwitchReason::Faster, 0));
     }
 
     #[test]
@@ -794,7 +812,7 @@ mod tests {
         let relay = set.insert(start(), RELAY, PathClass::Relay);
         set.prove(start(), relay, Proof::Pong(MS * 5));
         assert_eq!(set.reselect(start(), || 0), None, "a faster relay is no reason to leave a direct path");
-        set.on_data_sent(start(), slot, 0, || 1);
+        set.on_data_sent(start(), slot, (0, 100), || 1);
         let late = start() + MS * 200;
         set.check_liveness(late, || 1);
         set.prove(late, relay, Proof::Pong(MS * 5));
@@ -814,7 +832,7 @@ mod tests {
             now = now.max(set.next_deadline()) + MS;
             assert!(now < lost + MS * 900, "back within a second");
             let relay = set.preferred_slot().unwrap();
-            set.on_data_sent(now, relay, 1, || 5);
+            set.on_data_sent(now, relay, (1, 100), || 5);
             set.prove(now, relay, Proof::Receipt);
             while let Some(probe) = set.poll_probe(now, || 0) {
                 assert_eq!(set.reselect(now, || 0), None);
@@ -833,15 +851,15 @@ mod tests {
         let (mut set, slot) = proven();
         let relay = set.insert(start(), RELAY, PathClass::Relay);
         set.prove(start(), relay, Proof::Pong(MS * 5));
-        set.on_data_sent(start(), slot, 0, || 1);
+        set.on_data_sent(start(), slot, (0, 100), || 1);
         let late = start() + MS * 200;
         set.check_liveness(late, || 1);
-        set.on_data_sent(late, slot, 1, || 1);
+        set.on_data_sent(late, slot, (1, 100), || 1);
         assert!(set.take_mirror(late, 1, 100));
-        set.on_receipt(late + MS, slot, 1);
+        set.on_receipt(late + MS, slot, 1, 1);
         assert_eq!(set.get(slot).map(|path| path.state), Some(PathState::Suspect));
-        set.on_data_sent(late + MS, slot, 2, || 1);
-        set.on_receipt(late + MS * 2, slot, 2);
+        set.on_data_sent(late + MS, slot, (2, 100), || 1);
+        set.on_receipt(late + MS * 2, slot, 2, 2);
         assert_eq!(set.get(slot).map(|path| path.state), Some(PathState::Usable));
     }
 
@@ -869,7 +887,7 @@ mod tests {
         assert_eq!(set.mirror(), Some((stale, at(2))));
         assert!(set.on_pong(start() + MS * 110, new, 7, Duration::ZERO).is_some());
         assert_eq!(set.mirror(), Some((new, at(3))));
-        assert_eq!(set.reselect(start() + MS * 400, || 0), switch(1, 3, SwitchReason::PathLost));
+        assert_eq!(set.reselect(start() + MS * 400, || 0), switch(1, 3, SwitchReason::PathLost, 1));
     }
 
     #[test]
@@ -888,7 +906,7 @@ mod tests {
             set.on_pong(now + MS * 10, new, 9, Duration::ZERO).is_some(),
             "it was asked when the other did not answer"
         );
-        assert_eq!(set.reselect(now + MS * 250, || 0), switch(1, 2, SwitchReason::PathLost));
+        assert_eq!(set.reselect(now + MS * 250, || 0), switch(1, 2, SwitchReason::PathLost, 3));
     }
 
     #[test]
@@ -904,7 +922,7 @@ mod tests {
             set.check_liveness(now, || 7);
         }
         let relay = set.preferred_slot().unwrap();
-        assert!(set.on_data_sent(now, relay, 9, || 1));
+        assert!(set.on_data_sent(now, relay, (9, 100), || 1));
         assert!(set.next_deadline() <= now + MS * 100, "and at once when it is again");
     }
 }

@@ -264,10 +264,6 @@ impl RelayLegs {
         leg.say = None;
         match reason {
             RelayCloseReason::IDLE => self.retain(handles, |leg| leg.relay != relay),
-            RelayCloseReason::UNKNOWN_CHANNEL => {
-                leg.say = Some(Statement::Open);
-                leg.enter(now, LegState::Asked);
-            }
             RelayCloseReason::UNREACHABLE => leg.refuse(now, BACKOFF..=UNREACHABLE_LIMIT),
             RelayCloseReason::QUOTA => leg.refuse(now, BACKOFF * 10..=BACKOFF_LIMIT),
             _ => leg.refuse(now, BACKOFF_LIMIT..=BACKOFF_LIMIT),
@@ -609,7 +605,7 @@ mod tests {
             (RelayCloseReason::UNKNOWN_PEER, 30),
             (RelayCloseReason(99), 30),
         ] {
-            assert!(!world.close(1, reason) && !world.close(1, RelayCloseReason::UNKNOWN_CHANNEL));
+            assert!(!world.close(1, reason) && !world.close(1, RelayCloseReason::IDLE));
             assert!(world.want().is_empty());
             assert_eq!(world.legs.next_deadline(), world.now + Duration::from_secs(seconds), "{reason}");
             world.now = world.legs.next_deadline();
@@ -627,11 +623,13 @@ mod tests {
         world.want();
         world.offer(1, 70);
         world.legs.on_proven(world.now, PeerIndex(1));
-        assert!(world.close(1, RelayCloseReason::UNKNOWN_CHANNEL), "its path goes");
+        world.legs.on_silent(world.now, PeerIndex(1));
         assert!(world.said().is_empty());
         world.wait(1000);
         assert_eq!(world.said(), [(1, true)]);
         world.offer(1, 71);
+        world.wait(1000);
+        assert_eq!(world.said(), [(1, true)], "the relay forgot how this node is addressed");
         world.legs.on_proven(world.now, PeerIndex(1));
         world.wait(2000);
         world.legs.on_silent(world.now, PeerIndex(1));

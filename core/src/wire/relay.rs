@@ -111,8 +111,6 @@ impl RelayCloseReason {
     pub const QUOTA: RelayCloseReason = RelayCloseReason(4);
     /// Nothing went through it for long.
     pub const IDLE: RelayCloseReason = RelayCloseReason(5);
-    /// A Relayed envelope came for a channel that the relay does not have; it may have restarted.
-    pub const UNKNOWN_CHANNEL: RelayCloseReason = RelayCloseReason(6);
 }
 
 impl fmt::Debug for RelayCloseReason {
@@ -129,7 +127,6 @@ impl fmt::Display for RelayCloseReason {
             RelayCloseReason::UNREACHABLE => "unreachable",
             RelayCloseReason::QUOTA => "quota",
             RelayCloseReason::IDLE => "idle",
-            RelayCloseReason::UNKNOWN_CHANNEL => "unknown channel",
             RelayCloseReason(code) => return write!(f, "reason {code}"),
         })
     }
@@ -166,8 +163,8 @@ mod tests {
 
     #[test]
     fn reasons_have_names() {
-        let names: Vec<_> = (1..=7).map(|code| format!("{:?}", RelayCloseReason(code))).collect();
-        let expected = ["refused", "unknown peer", "unreachable", "quota", "idle", "unknown channel", "reason 7"];
+        let names: Vec<_> = (1..=6).map(|code| format!("{:?}", RelayCloseReason(code))).collect();
+        let expected = ["refused", "unknown peer", "unreachable", "quota", "idle", "reason 6"];
         assert_eq!(names, expected);
     }
 }

@@ -18,7 +18,7 @@ use super::clock::Clock;
 use crate::counters::{Count, RuntimeCounters};
 use crate::host;
 use crate::tun::{FRAME_ROOM, Tun, VNET_HEADER};
-use crate::udp::{Received, Sent, Udp};
+use crate::udp::{Received, Sent, Udp, Unsent};
 
 /// TUN reads before the sockets have their turn: as many small packets as one segmented send takes.
 const TUN_READS: usize = 64;
@@ -164,6 +164,7 @@ impl Task {
         let mut more = false;
         loop {
             more |= self.drain_outputs();
+            self.tell_unsent();
             more |= self.arm();
             if more {
                 // Others on this thread have their turn, and so has the driver: without it no new input would be noticed
@@ -239,6 +240,16 @@ impl Task {
             self.parts.node.handle_timeout(now);
         }
         Ok(left)
+    }
+
+    /// Tells the node what could not be sent.
+    fn tell_unsent(&mut self) {
+        for (id, socket) in (0u8..).map(SocketId).zip(&mut self.parts.sockets) {
+            if let Some(Unsent { remote, length, error }) = socket.take_unsent() {
+                let path = FourTuple { socket: id, local: None, remote };
+                self.parts.node.handle_send_error(self.parts.clock.now(), path, length, error);
+            }
+        }
     }
 
     /// Serves a request and a few that wait behind it.

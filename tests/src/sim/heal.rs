@@ -121,15 +121,19 @@ fn promise(world: &World, a: usize, b: usize) -> Promise {
     if finds_or_is_found(a, b) {
         return Promise::Found;
     }
-    let helps = |host: &usize| ![a, b].contains(host) && finds_or_is_found(a, *host) && finds_or_is_found(b, *host);
-    let helpers: Vec<usize> = (0..world.hosts.len()).filter(helps).collect();
+    let others: Vec<usize> = (0..world.hosts.len()).filter(|host| ![a, b].contains(host)).collect();
+    let helps = |host: &usize| finds_or_is_found(a, *host) && finds_or_is_found(b, *host);
+    let helpers: Vec<usize> = others.iter().copied().filter(helps).collect();
     let policy = |host: usize| world.hosts[host].spec.policy;
     let carries = |host: &usize| world.hosts[*host].spec.relay && policy(*host).allow_relay;
     let carried = policy(a).allow_relay && policy(b).allow_relay && helpers.iter().any(carries);
     let signal = policy(a).allow_signaling_upgrade && policy(b).allow_signaling_upgrade;
-    match (world.network.reach(a, b, &helpers), world.network.reach_at_best(a, b, &helpers)) {
+    // Who is told of a port may find another mapping there by now, where a NAT gives the same one again and again.
+    let by_chance = |host| world.network.boxes_before(host).any(|nat| world.network.boxes[nat].kind.preserves_ports);
+    // Who helps neither of the two by itself may have come to know them, and shows them where they are.
+    match (world.network.reach(a, b, &helpers), world.network.reach_at_best(a, b, &others)) {
         (Reach::BothWays, _) if signal && !helpers.is_empty() => Promise::Signaled,
-        (_, Reach::Neither) if carried => Promise::OnlyCarried,
+        (_, Reach::Neither) if carried && !(by_chance(a) || by_chance(b)) => Promise::OnlyCarried,
         _ if carried => Promise::Carried,
         _ => Promise::Nothing,
     }

@@ -173,7 +173,13 @@ impl Ledger {
     /// The longest time in `since..until` during which nothing that was sent from one host to another arrived: from the
     /// last packet before that did to the first one after it, both by when they were sent.
     pub fn longest_gap(&self, from: usize, to: usize, since: Instant, until: Instant) -> Duration {
-        let arrived = self.of_pair(from, to).filter(|sent| sent.delivered.is_some()).map(|sent| sent.at);
+        self.longest_gap_of(0, from, to, since, until)
+    }
+
+    /// The same of packets with at least so many bytes of payload.
+    pub fn longest_gap_of(&self, payload: usize, from: usize, to: usize, since: Instant, until: Instant) -> Duration {
+        let arrived = |sent: &&Sent| sent.delivered.is_some() && sent.payload >= payload;
+        let arrived = self.of_pair(from, to).filter(arrived).map(|sent| sent.at);
         let mut marks: Vec<Instant> = arrived.filter(|at| *at > since && *at < until).chain([since, until]).collect();
         marks.sort();
         marks.windows(2).map(|pair| pair[1].since(pair[0])).max().unwrap_or_default()

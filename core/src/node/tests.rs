@@ -1,4 +1,4 @@
-//! Several nodes on one network without delay, for what concerns a third peer.
+//! Two nodes and their handshake step by step; and several on one network without delay, for what concerns a third peer.
 
 use super::*;
 use crate::config::NetworkId;
@@ -289,6 +289,27 @@ fn what_must_arrive_does_after_the_peer_was_added_anew() {
     assert!(net.nodes[2].shared.channels.is_empty());
 }
 
+#[test]
+fn what_the_host_does_not_send_is_known_without_waiting() {
+    let mut net = two_and_a_relay();
+    forbid_signaling(&mut net, 0);
+    net.wire = |transit| transit.bytes.len() <= 1_350;
+    talk(&mut net, 1_000);
+    let (room, now) = (|net: &Net, to| net.peer_of(0, to).paths.preferred().map(|(_, path)| path.room()), net.now);
+    for size in (1_351..1_460).rev() {
+        net.nodes[0].handle_send_error(now, path(at(2)), size, SendError::TooLong);
+    }
+    net.run(50);
+    // 1,312 bytes of a datagram are the next size that is tried; a relay's header comes off for the other one.
+    assert_eq!((room(&net, 2), room(&net, 1)), (Some(1_312 - 32), Some(1_312 - 48)));
+    for seconds in 0..3 {
+        net.run(seconds);
+        net.nodes[0].handle_send_error(net.now, path(at(1)), 100, SendError::Unreachable);
+        net.nodes[0].handle_send_error(net.now, path(at(2)), 0, SendError::TooLong);
+    }
+    assert!(net.way(0, 1).is_some() && net.way(0, 2).is_some());
+}
+
 /// A Signal with one candidate.
 fn signal(stamp: u64, candidate: SocketAddr) -> SignalBody {
     let candidates = [Candidate { kind: CandidateKind::Reflexive, address: candidate }].into_iter().collect();
@@ -409,4 +430,115 @@ fn fragments_are_mirrored_too() {
     let counters = net.nodes[0].counters();
     assert_eq!(counters.fragments_sent - fragments, 120);
     assert!(counters.packets_mirrored - mirrored >= 4, "{}", counters.packets_mirrored - mirrored);
+}
+
+/// The path from 192.0.2.`last`.
+fn from(last: u8) -> FourTuple {
+    FourTuple { socket: SocketId(0), local: None, remote: SocketAddr::from(([192, 0, 2, last], 4100)) }
+}
+
+/// Node 1 or 2. The first knows where to look for the other.
+fn node(number: u8, unix_time: UnixTime) -> Node {
+    let peer = PeerConfig {
+        id: Identity::from_seed([3 - number; 32]).peer_id(),
+        name: "peer".into(),
+        prefixes: vec![Prefix::new([10, 0, 2 - number, 0].into(), 24).unwrap()],
+        relay_capable: false,
+        endpoints: if number == 1 { vec![from(2).remote] } else { vec![] },
+        last_known: vec![],
+    };
+    let config = NodeConfig {
+        network_id: NetworkId::new("test").unwrap(),
+        network_key: None,
+        sockets: vec![SocketInfo { id: SocketId(0), family: Family::V4, port: 4100 }],
+        peers: vec![peer],
+        policy: Policy::default(),
+        own_prefixes: vec![Prefix::new([10, 0, number - 1, 0].into(), 24).unwrap()],
+        mtu: 1400,
+        aes_is_fast: false,
+        checksum_offload: false,
+    };
+    let identity = Identity::from_seed([number; 32]);
+    Node::new(config, identity, Box::new(RustCrypto), [number; 32], Instant::ORIGIN, unix_time).unwrap()
+}
+
+/// Both, and the datagrams that make a session between them, in order: Hello, Cookie, Hello, HelloAck, HelloFinish and
+/// what follows. Those after the first `taken` are not delivered, but returned with the two.
+fn handshake(taken: usize) -> ([Node; 2], Vec<Vec<u8>>) {
+    let mut nodes = [node(1, UnixTime(1_000)), node(2, UnixTime(1_000))];
+    let mut scratch = vec![0; Node::SCRATCH_LEN];
+    let mut under_way = Vec::new();
+    nodes[0].handle_timeout(Instant::ORIGIN);
+    for step in 0..=taken {
+        let side = step % 2;
+        under_way.clear();
+        while let Some(output) = nodes[side].poll_output(&mut scratch) {
+            if let Output::Transmit { len, .. } = output {
+                under_way.push(scratch[..len].to_vec());
+            }
+        }
+        if step < taken {
+            for datagram in &mut under_way.clone() {
+                let _ = nodes[1 - side].handle_datagram(Instant::ORIGIN, from(side as u8 + 1), datagram);
+            }
+        }
+    }
+    (nodes, under_way)
+}
+
+/// Where data to the peer goes at once, if it does.
+fn data_goes_to(node: &mut Node, destination: u8) -> Option<FourTuple> {
+    let packet = [0x45, 0, 0, 20, 0, 0, 0, 0, 64, 1, 0, 0, 10, 0, 0, 1, 10, 0, destination, 1];
+    let mut batch = Batch::with_capacity(2_000);
+    let taken = node.handle_tun(Instant::ORIGIN, TunPacket::complete(&packet).unwrap(), &mut batch);
+    assert_eq!(taken, TunOutcome::Taken);
+    batch.destination()
+}
+
+#[test]
+fn an_answer_from_where_nobody_was_asked_proves_no_path() {
+    for (remote, goes) in [(2, Some(from(2))), (9, None)] {
+        // The HelloAck is the fourth.
+        let ([mut alpha, _], mut ack) = handshake(3);
+        let _ = alpha.handle_datagram(Instant::ORIGIN, from(remote), &mut ack[0]);
+        assert_eq!(alpha.sessions().count(), 1);
+        assert_eq!(data_goes_to(&mut alpha, 1), goes);
+    }
+}
+
+#[test]
+fn a_confirmation_from_where_nobody_was_answered_proves_no_path() {
+    for (remote, goes) in [(1, Some(from(1))), (9, None)] {
+        let ([_, mut beta], mut finish) = handshake(4);
+        let _ = beta.handle_datagram(Instant::ORIGIN, from(remote), &mut finish[0]);
+        assert_eq!(beta.sessions().count(), 1);
+        assert_eq!(data_goes_to(&mut beta, 0), goes);
+    }
+}
+
+#[test]
+fn a_hello_that_came_from_two_places_proves_neither() {
+    for (other, goes) in [(1, Some(from(1))), (9, None)] {
+        let ([mut alpha, mut beta], mut hello) = handshake(2);
+        for remote in [1, other] {
+            let _ = beta.handle_datagram(Instant::ORIGIN, from(remote), &mut hello[0]);
+        }
+        let mut scratch = vec![0; Node::SCRATCH_LEN];
+        let Some(Output::Transmit { len, .. }) = beta.poll_output(&mut scratch) else { panic!("no HelloAck") };
+        let _ = alpha.handle_datagram(Instant::ORIGIN, from(2), &mut scratch[..len]);
+        let Some(Output::Transmit { len, .. }) = alpha.poll_output(&mut scratch) else { panic!("no HelloFinish") };
+        let mut finish = scratch[..len].to_vec();
+        let _ = beta.handle_datagram(Instant::ORIGIN, from(1), &mut finish);
+        assert_eq!(beta.sessions().count(), 1);
+        assert_eq!(data_goes_to(&mut beta, 0), goes);
+    }
+}
+
+#[test]
+fn a_clock_at_its_end_stops_no_hello() {
+    let mut node = node(1, UnixTime(u64::MAX));
+    for seconds in 0..20 {
+        node.handle_timeout(Instant::from_millis(seconds * 1_000));
+    }
+    assert!(node.counters().hellos_sent > 2);
 }
