@@ -1,5 +1,6 @@
 //! The second phase of a run: faults end, and everybody who can reach somebody must do so soon, by the best way there is.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use vine_core::node::PeerState;
@@ -131,7 +132,13 @@ fn promise(world: &World, a: usize, b: usize) -> Promise {
     // Who is told of a port may find another mapping there by now, where a NAT gives the same one again and again.
     let by_chance = |host| world.network.boxes_before(host).any(|nat| world.network.boxes[nat].kind.preserves_ports);
     // Who helps neither of the two by itself may have come to know them, and shows them where they are.
-    match (world.network.reach(a, b, &helpers), world.network.reach_at_best(a, b, &others)) {
+    // Who permits no signaling does not say where else it is.
+    let knows = |of: usize, helper: usize, at: &SocketAddr| {
+        let is_configured = || world.hosts[of].endpoints.get(&helper).is_some_and(|known| known.contains(at));
+        policy(helper).allow_signaling_upgrade || is_configured()
+    };
+    let certain = world.network.reach_by_known(a, b, &helpers, knows);
+    match (certain, world.network.reach_at_best(a, b, &others)) {
         (Reach::BothWays, _) if signal && !helpers.is_empty() => Promise::Signaled,
         (_, Reach::Neither) if carried && !(by_chance(a) || by_chance(b)) => Promise::OnlyCarried,
         _ if carried => Promise::Carried,
