@@ -539,6 +539,8 @@ impl World {
         }
         self.look_for_forgotten_wakeups(host); // While what the node knows is what the host knows.
         self.hosts[host].peers = peers.into_iter().collect();
+        let peers = &self.hosts[host].peers;
+        self.network.audit.on_reload(host, |peer| peers.contains(&peer));
         let configs = self.hosts[host].peer_configs(&self.ids, &self.relays);
         if self.hosts[host].node.is_some() {
             self.request(host, Command::SetPeers(configs)).expect("the simulator's configurations are valid");
