@@ -434,7 +434,7 @@ impl World {
             }
             Event::SessionSwitched { from, to, why, .. } => {
                 machine.deeds.switches += u64::from(from.is_some());
-                machine.deeds.losses += u64::from(*why == SwitchReason::PathLost);
+                machine.deeds.losses += u64::from(matches!(why, SwitchReason::PathLost | SwitchReason::Lossy));
                 self.coverage.hit(format!("path switch: {why}"));
                 let from = from.as_ref().map_or("nothing", |(_, class)| class.name());
                 self.coverage.hit(format!("path switch: {from} to {}", to.1.name()));
