@@ -1,40 +1,57 @@
 #!/usr/bin/env bash
-# Planted bugs: each patch in tests/planted/ makes one mistake in the core, and the simulator's seeds must notice it. A
-# mistake that nothing notices is a fault of the simulator.
+# Planted bugs: each patch in tests/planted/ makes one mistake in the core, and the simulator must notice it. A mistake that
+# nothing notices is a fault of the simulator.
 #
-#   bash scripts/planted.sh             2 of them, others every day
-#   bash scripts/planted.sh N           N of them, others every day
-#   bash scripts/planted.sh NAME...     these
-#   bash scripts/planted.sh --all       every one
-#   bash scripts/planted.sh --list      what they are
+#   bash scripts/planted.sh                every patch
+#   bash scripts/planted.sh NAME...        these
+#   bash scripts/planted.sh --rotate N     N of them, others every day
+#   bash scripts/planted.sh --check        whether all of them still apply, and nothing else
+#   bash scripts/planted.sh --list         what they are
 #
 # Each patch is applied to a copy of the tree, so nothing here changes. One that does not apply any more, or does not
-# compile, fails too. The first line of a patch says what the mistake is. VINE_SIM_SEEDS seeds are tried (2,000), up to the
-# first that fails; where none does, the scenario tests say whether they would have noticed. A run that does not end is
-# noticed. Seeds that fail in the tree as it is are left out.
+# compile, fails too. The first paragraph of a patch says what the mistake is. VINE_SIM_SEEDS seeds are tried (2,000), up to
+# the first that fails; where none does, the scenarios of the simulator are. A run that does not end has noticed something.
+# Seeds that fail in the tree as it is say nothing.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
 seeds=${VINE_SIM_SEEDS:-2000}
-# What a seed suite, and a set of scenario tests, may take before it counts as a hang.
-limit=${VINE_PLANTED_LIMIT:-900}
-scenarios=(sim_handshake sim_sessions sim_paths sim_failover sim_nat)
+# Seconds that the seeds, or one set of scenarios, may take before they count as a run that does not end.
+limit=${VINE_PLANTED_LIMIT:-600}
+scenarios=(sim_failover sim_nat sim_handshake sim_sessions sim_paths)
 
 mapfile -t all < <(cd tests/planted && printf '%s\n' *.patch | sed 's/\.patch$//')
-rotate() { # N: as many, others every day
-  local today i
-  today=$(($(date +%s) / 86400))
-  for ((i = 0; i < $1 && i < ${#all[@]}; i++)); do echo "${all[(today * $1 + i) % ${#all[@]}]}"; done
-}
+chosen=("${all[@]}") only_check=
 case ${1:-} in
-  --all) chosen=("${all[@]}") ;;
   --list)
-    for name in "${all[@]}"; do printf '%-32s %s\n' "$name" "$(head -n 1 "tests/planted/$name.patch")"; done
+    for name in "${all[@]}"; do printf '%-32s %s\n' "$name" "$(sed '/^$/q' "tests/planted/$name.patch" | paste -sd' ')"; done
     exit ;;
-  -*) sed -n '2,9p' "$0"; exit 2 ;;
-  "" | [0-9]*) mapfile -t chosen < <(rotate "${1:-2}") ;;
-  *) chosen=("$@") ;;
+  --check) only_check=1 ;;
+  --rotate)
+    count=${2:?--rotate needs a number} chosen=()
+    today=$(($(date +%s) / 86400))
+    for ((i = 0; i < count && i < ${#all[@]}; i++)); do chosen+=("${all[(today * count + i) % ${#all[@]}]}"); done
+    ;;
+  -*) sed -n '2,14p' "$0"; exit 2 ;;
+  ?*) chosen=("$@") ;;
 esac
+
+failures=0
+for name in "${chosen[@]}"; do
+  if ! [ -f "tests/planted/$name.patch" ]; then
+    echo "planted.sh: no patch $name; see --list" >&2
+    exit 2
+  fi
+  if ! git apply --check "tests/planted/$name.patch"; then
+    echo "$name: DOES NOT APPLY any more"
+    failures=$((failures + 1))
+  fi
+done
+if [ -n "$only_check" ] || [ "$failures" != 0 ]; then
+  echo "planted.sh: ${#chosen[@]} patches, $failures do not apply"
+  [ "$failures" = 0 ]
+  exit
+fi
 
 target_dir=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 copy=$target_dir/planted
@@ -46,19 +63,19 @@ git ls-files -z | tar --null --ignore-failed-read -T - -cf - | tar -xmf - -C "$c
 # `git apply` is not to find the repository around the copy. The dependencies are those that are built already.
 export GIT_CEILING_DIRECTORIES=$copy CARGO_TARGET_DIR=$target_dir CARGO_TERM_COLOR=never RUST_BACKTRACE=0
 
-cargo_test() { (cd "$copy/tree" && timeout 1800 cargo test --package vine-tests --locked "$@") >"$copy/output" 2>&1; }
-
-# Builds the seed suite of the copy, and puts it where the first argument says.
-build() {
+# Builds a test of the tree in $1 and copies it to $2. With the features of the whole workspace, so that no dependency is
+# compiled twice.
+build() { # TREE PROGRAM TEST
   local program
-  cargo_test --no-run --test sim_seeds || return 1
-  program=$(sed -n 's/.*(\(.*sim_seeds-[0-9a-f]*\)).*/\1/p' "$copy/output" | tail -n 1)
-  cp "$(cd "$copy/tree" && realpath "$program")" "$1"
+  (cd "$1" && timeout 1800 cargo test --workspace --locked --no-run --test "$3") >"$copy/output" 2>&1 || return 1
+  program=$(sed -n "s/.*(\(.*$3-[0-9a-f]*\)).*/\1/p" "$copy/output" | tail -n 1)
+  cp "$(cd "$1" && realpath "$program")" "$2"
 }
 
-# What the seed suite at $1 says of the seeds from $2 on, up to the first that fails.
+# What the program $1 says of $3 seeds from $2 on, up to the first that fails.
 try_seeds() {
-  VINE_SIM_QUICK=1 VINE_SIM_FIRST=$2 VINE_SIM_SEEDS=$3 timeout "$limit" "$1" --nocapture >"$copy/output" 2>&1
+  (cd "$copy/tree/tests" &&
+    VINE_SIM_QUICK=1 VINE_SIM_FIRST=$2 VINE_SIM_SEEDS=$3 timeout "$limit" "$1" --nocapture) >"$copy/output" 2>&1
 }
 
 # Prints the first seed that notices, and why; nothing where none does.
@@ -67,16 +84,16 @@ noticed_by_seeds() {
   while [ "$first" -lt "$seeds" ]; do
     try_seeds "$copy/planted" "$first" $((seeds - first))
     status=$?
-    [ "$status" = 124 ] && { echo "seeds from $first on: no end within $limit s"; return; }
+    [ "$status" = 124 ] && { echo "seeds that do not end in $limit s"; return; }
     line=$(grep -m 1 '^VINE_SIM_SEED=' "$copy/output")
     if [ -z "$line" ]; then
-      # Neither a rule nor an end of all: the program died, or a situation was never reached.
-      [ "$status" = 0 ] || echo "the seeds from $first on: $(grep -m 1 -A 1 'panicked at' "$copy/output" | tail -n 1)"
+      # Neither a rule nor an end of all: the program died.
+      [ "$status" = 0 ] || echo "the seeds: $(grep -m 1 -A 1 'panicked at' "$copy/output" | tail -n 1)"
       return
     fi
     seed=${line#*=} seed=${seed%%:*}
     if try_seeds "$copy/as-it-is" "$seed" 1; then
-      echo "seed $seed: ${line#*: }"
+      echo "the $((seed + 1))th seed: ${line#*: }"
       return
     fi
     first=$((seed + 1))
@@ -86,42 +103,39 @@ noticed_by_seeds() {
 noticed_by_scenarios() {
   local test status
   for test in "${scenarios[@]}"; do
-    (cd "$copy/tree" && timeout "$limit" cargo test --package vine-tests --locked --test "$test") >"$copy/output" 2>&1
+    build "$copy/tree" "$copy/scenario" "$test" || { echo "a build that fails: $test"; return; }
+    (cd "$copy/tree/tests" && timeout "$limit" "$copy/scenario") >"$copy/output" 2>&1
     status=$?
     [ "$status" = 0 ] && continue
-    [ "$status" = 124 ] && { echo "$test does not end"; return; }
+    [ "$status" = 124 ] && { echo "$test, which does not end in $limit s"; return; }
     echo "$test: $(sed -n 's/^---- \(.*\) stdout ----$/\1/p' "$copy/output" | head -n 1)"
     return
   done
 }
 
-if ! build "$copy/as-it-is"; then
+if ! build . "$copy/as-it-is" sim_seeds; then
   echo "planted.sh: the tree as it is does not compile"; tail -n 30 "$copy/output"
   exit 1
 fi
-failures=0
-fail() { printf '%s: %s (%d s)\n' "$name" "$1" $((SECONDS - from)); failures=$((failures + 1)); }
 for name in "${chosen[@]}"; do
-  patch=tests/planted/$name.patch from=$SECONDS
-  if ! [ -f "$patch" ]; then
-    echo "planted.sh: no patch $name; see --list" >&2
-    exit 2
-  fi
-  patch=$(realpath "$patch")
-  if ! (cd "$copy/tree" && git apply --whitespace=nowarn "$patch") 2>"$copy/output"; then
-    fail "DOES NOT APPLY any more"; cat "$copy/output"
-    continue
-  fi
-  if ! build "$copy/planted"; then
-    fail "DOES NOT COMPILE"; tail -n 30 "$copy/output"
-  elif by=$(noticed_by_seeds) && [ -n "$by" ]; then
-    printf '%s: noticed by %s (%d s)\n' "$name" "$by" $((SECONDS - from))
-  elif by=$(noticed_by_scenarios) && [ -n "$by" ]; then
-    fail "NOT NOTICED by $seeds seeds, only by $by"
+  patch=$(realpath "tests/planted/$name.patch") from=$SECONDS by=
+  (cd "$copy/tree" && git apply --whitespace=nowarn "$patch")
+  if ! build "$copy/tree" "$copy/planted" sim_seeds; then
+    echo "$name: DOES NOT COMPILE"; tail -n 30 "$copy/output"
+    failures=$((failures + 1))
   else
-    fail "NOT NOTICED: $(head -n 1 "$patch")"
+    built=$SECONDS
+    by=$(noticed_by_seeds)
+    [ -n "$by" ] || by=$(noticed_by_scenarios)
+    took="$((SECONDS - built)) s, built in $((built - from)) s"
+    if [ -n "$by" ]; then
+      echo "$name: noticed by $by ($took)"
+    else
+      echo "$name: NOT NOTICED: $(sed '/^$/q' "$patch" | paste -sd' ') ($took)"
+      failures=$((failures + 1))
+    fi
   fi
-  (cd "$copy/tree" && git apply --reverse "$patch")
+  (cd "$copy/tree" && git apply --reverse --whitespace=nowarn "$patch")
 done
 echo "planted.sh: ${#chosen[@]} planted, $failures not noticed"
 [ "$failures" = 0 ]

@@ -42,6 +42,8 @@ pub enum Event {
         to: (Via<PeerId>, PathClass),
         /// Why.
         why: SwitchReason,
+        /// Where the former path was lost: the Pings that went by it since it last answered.
+        unanswered: u16,
     },
     /// The answer to a `Ping` command.
     PingReply {

@@ -6,7 +6,7 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use vine_core::{Event, Policy};
+use vine_core::{Command, Event, Policy};
 use vine_tests::sim::{Behaviour, BoxSpec, HostSpec, Link, NatKind, Reach, Topology, Way, World, in_parallel};
 
 /// The host that both others know; it carries packets for others.
@@ -391,4 +391,27 @@ fn meeting_changes_no_keys() {
     };
     assert!(is_direct(&world, 1, 2));
     assert!(with_other(1) <= 2 && with_other(2) <= 2, "at most the Hellos crossed");
+}
+
+#[test]
+fn who_pings_a_relayed_pair_has_a_better_path_sought() {
+    let home = NatKind::cone(true);
+    let mut world = settled(16, among(vec![open(), behind(home), behind(home)]), 0);
+    talk(&mut world, 1, 2);
+    world.run_for(secs(5));
+    world.set_cut(1, 2, Way::Both, true);
+    world.set_cut(2, 1, Way::Both, true);
+    world.run_for(secs(5));
+    world.end_streams();
+    world.run_for(secs(60));
+    world.set_cut(1, 2, Way::Both, false);
+    world.set_cut(2, 1, Way::Both, false);
+    world.run_for(secs(60));
+    assert!(is_relayed(&world, 1, 2), "nobody uses the pair");
+    let peer = world.id(2);
+    for token in 0..5 {
+        world.command(1, Command::Ping { peer, token }).unwrap();
+        world.run_for(secs(1));
+    }
+    assert_eq!(world.class(1, 2), "signaling_then_direct", "by which it asks now");
 }

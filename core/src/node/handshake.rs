@@ -254,7 +254,7 @@ impl Node {
     /// Chooses the preferred path anew and tells what follows from it.
     pub(super) fn update_paths(&mut self, index: PeerIndex) {
         let Some((peer, shared)) = self.peer_mut(index) else { return };
-        if let Some(Switch { from, to, why }) = peer.paths.reselect(shared.now, || shared.rng.u64()) {
+        if let Some(Switch { from, to, why, unanswered }) = peer.paths.reselect(shared.now, || shared.rng.u64()) {
             shared.counters.path_switches += u64::from(from.is_some());
             shared.counters.fallback_transitions +=
                 u64::from(matches!(why, SwitchReason::PathLost | SwitchReason::Lossy));
@@ -262,7 +262,7 @@ impl Node {
             let name = |(via, class)| Some((self.peers.name(via)?, class));
             let (from, to) = (from.and_then(name), name(to));
             if let Some(to) = to {
-                self.shared.outbox.report(Event::SessionSwitched { peer, from, to, why });
+                self.shared.outbox.report(Event::SessionSwitched { peer, from, to, why, unanswered });
             }
             self.on_switch(index, why);
         }

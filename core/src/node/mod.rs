@@ -533,6 +533,8 @@ impl Node {
                 shared.send(Outgoing::Control { peer: index, slot, message: Control::Ping { token: wire_token } });
                 // Where nobody answers, reports are to know it too.
                 peer.paths.probe(now, slot, shared.rng.u64());
+                // Who asks uses the pair: a better path is sought for him as it is for data.
+                peer.paths.touch(now);
                 Ok(())
             }
             _ => {

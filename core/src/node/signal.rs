@@ -33,12 +33,16 @@ impl Node {
         let allowed = self.shared.policy.allow_signaling_upgrade;
         let Some((peer, shared)) = self.peer_mut(index) else { return };
         let now = shared.now;
-        let wanted = allowed && !peer.departed && peer.is_in_use(now) && !peer.is_reached_directly(now);
+        let wanted = !peer.departed && peer.is_in_use(now) && !peer.is_reached_directly(now);
         if wanted || peer.search.is_some() {
             let search = peer.search.get_or_insert_default();
             search.rendezvous.set_wanted(now, wanted);
             if let Some(due) = search.rendezvous.poll(now, &mut shared.rng) {
-                self.send_signal(index, due.wants_answer);
+                // Where the peer is configured to be needs nobody's Signal, and the peer may send none.
+                self.check_endpoints(index);
+                if allowed {
+                    self.send_signal(index, due.wants_answer);
+                }
             }
             self.send_checks(index);
         }

@@ -161,6 +161,8 @@ pub struct Path {
     pub last_data: Option<Instant>,
     pub(super) created: Instant,
     pub(super) probe: Option<Probe>,
+    /// Probes sent since the last proof.
+    pub(super) unanswered: u16,
     pub(super) retry: Option<Box<Retry>>,
     /// How often it was lost of late, and when last.
     losses: u8,
@@ -194,6 +196,7 @@ impl Path {
             last_data: None,
             created: now,
             probe: None,
+            unanswered: 0,
             retry: None,
             losses: 0,
             last_loss: None,
@@ -306,6 +309,7 @@ impl Path {
         probe.sent_at[probe.sent] = now;
         probe.next = now + interval * (1 << probe.sent);
         probe.sent += 1;
+        self.unanswered = self.unanswered.saturating_add(1);
         let (sent, first) = (probe.sent, probe.sent_at[0]);
         if self.state == PathState::Usable && sent > SUSPECT_AFTER && now.since(first) >= self.patience() {
             self.suspect(now);
@@ -369,6 +373,7 @@ impl Path {
         }
         self.state = PathState::Usable;
         self.suspect_since = None;
+        self.unanswered = 0;
         self.last_proof = Some(now);
         self.unproven = None;
         self.retry = None;

@@ -49,6 +49,8 @@ pub struct Switch {
     pub to: (Via, PathClass),
     /// Why.
     pub why: SwitchReason,
+    /// Where the former one was lost: the Pings that went by it since it last answered.
+    pub unanswered: u16,
 }
 
 /// A path is faster only when it beats the preferred one by a fifth and by this much, so that noise moves nothing.
@@ -83,8 +85,13 @@ pub(super) fn reselect(set: &mut PathSet, now: Instant, token: impl FnOnce() -> 
         Some((_, held)) if held.grace_end().is_some_and(|end| now < end) => return None,
         Some(_) => SwitchReason::PathLost,
     };
-    let switch =
-        Switch { from: set.preferred().map(|(_, held)| (held.via, held.class)), to: (best.via, best.class), why };
+    let held = set.preferred().map(|(_, held)| held);
+    let switch = Switch {
+        from: held.map(|held| (held.via, held.class)),
+        to: (best.via, best.class),
+        why,
+        unanswered: held.filter(|_| why == SwitchReason::PathLost).map_or(0, |held| held.unanswered),
+    };
     set.prefer(now, slot, matches!(why, SwitchReason::PathLost | SwitchReason::Lossy), token);
     Some(switch)
 }

@@ -265,7 +265,7 @@ impl PathSet {
     }
 
     /// The pair is in use. Returns whether it was not before and something waits for that.
-    fn touch(&mut self, now: Instant) -> bool {
+    pub(crate) fn touch(&mut self, now: Instant) -> bool {
         let woke = self.active_until <= now;
         self.active_until = now + ACTIVE;
         if woke {
@@ -654,8 +654,8 @@ mod tests {
         Instant::from_millis(1_000)
     }
 
-    fn switch(from: u16, to: u16, why: SwitchReason) -> Option<Switch> {
-        Some(Switch { from: Some((at(from), PathClass::Direct)), to: (at(to), PathClass::Direct), why })
+    fn switch(from: u16, to: u16, why: SwitchReason, unanswered: u16) -> Option<Switch> {
+        Some(Switch { from: Some((at(from), PathClass::Direct)), to: (at(to), PathClass::Direct), why, unanswered })
     }
 
     /// A set whose preferred path, at port 1, was proven at `start()` with an RTT of 10 ms.
@@ -665,7 +665,7 @@ mod tests {
         set.prove(start(), slot, Proof::Pong(MS * 10));
         assert_eq!(
             set.reselect(start(), || 0),
-            Some(Switch { from: None, to: (at(1), PathClass::Direct), why: SwitchReason::First })
+            Some(Switch { from: None, to: (at(1), PathClass::Direct), why: SwitchReason::First, unanswered: 0 })
         );
         (set, slot)
     }
@@ -731,7 +731,7 @@ mod tests {
         assert_eq!(set.on_pong(late + MS * 20, other, token, Duration::ZERO), Some(MS * 20));
         assert_eq!(set.reselect(late + MS * 20, || 0), None, "this one may still answer");
         assert_eq!(set.switch_at(), Some(late + MS * 30));
-        assert_eq!(set.reselect(late + MS * 30, || 0), switch(1, 2, SwitchReason::PathLost));
+        assert_eq!(set.reselect(late + MS * 30, || 0), switch(1, 2, SwitchReason::PathLost, 1));
     }
 
     #[test]
@@ -763,7 +763,7 @@ mod tests {
         for _ in 0..40 {
             set.prove(start(), other, Proof::Pong(MS * 5));
         }
-        assert_eq!(set.reselect(start(), || 0), switch(1, 2, SwitchReason::Faster));
+        assert_eq!(set.reselect(start(), || 0), switch(1, 2, SwitchReason::Faster, 0));
     }
 
     #[test]
@@ -887,7 +887,7 @@ mod tests {
         assert_eq!(set.mirror(), Some((stale, at(2))));
         assert!(set.on_pong(start() + MS * 110, new, 7, Duration::ZERO).is_some());
         assert_eq!(set.mirror(), Some((new, at(3))));
-        assert_eq!(set.reselect(start() + MS * 400, || 0), switch(1, 3, SwitchReason::PathLost));
+        assert_eq!(set.reselect(start() + MS * 400, || 0), switch(1, 3, SwitchReason::PathLost, 1));
     }
 
     #[test]
@@ -906,7 +906,7 @@ mod tests {
             set.on_pong(now + MS * 10, new, 9, Duration::ZERO).is_some(),
             "it was asked when the other did not answer"
         );
-        assert_eq!(set.reselect(now + MS * 250, || 0), switch(1, 2, SwitchReason::PathLost));
+        assert_eq!(set.reselect(now + MS * 250, || 0), switch(1, 2, SwitchReason::PathLost, 3));
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub struct HostSpec {
     pub policy: Policy,
     /// It keeps where it reached its peers, for its next life.
     pub remembers: bool,
+    /// Its kernel says what it cannot send, and takes no longer IP packets than this.
+    pub link_mtu: Option<u16>,
     /// The hosts that it allows.
     pub peers: Vec<usize>,
     /// Those of them whose addresses it is configured with.
@@ -68,6 +70,7 @@ impl HostSpec {
             relay: false,
             policy: Policy::default(),
             remembers: false,
+            link_mtu: None,
             finds: peers.clone(),
             peers,
             network_id: "sim".into(),

@@ -29,8 +29,8 @@
 //! To repeat a seed: `VINE_SIM_SEED=n cargo test -p vine-tests --test sim_seeds`; to see every datagram of it, with
 //! `VINE_SIM_LOG=1` and `-- --nocapture`; to run more of them, `VINE_SIM_SEEDS=n`.
 //!
-//! Whether the seeds would notice a mistake is tried out: `scripts/planted.sh --all` applies each patch of `tests/planted/`
-//! to a copy of the tree, and a patch that 2,000 seeds do not notice fails. Who changes a rule here makes sure that none
+//! Whether the seeds would notice a mistake is tried out: `scripts/planted.sh` applies each patch of `tests/planted/`
+//! to a copy of the tree, and a patch that 2,000 seeds and the scenarios do not notice fails. Who changes a rule here makes sure that none
 //! comes to be missed; who finds a mistake that was missed adds a patch that makes it again.
 
 mod apply;

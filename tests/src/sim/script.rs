@@ -28,6 +28,9 @@ const fn profile_of(seed: u64) -> Profile {
     }
 }
 
+/// What the links of some hosts take: less than Ethernet, more than what is tried first.
+const NARROW_MTU: u16 = 1_400;
+
 /// The number of the common NAT, behind those of the hosts.
 const COMMON: usize = 4;
 
@@ -70,6 +73,8 @@ pub struct Setup {
     pub unsignaled: u8,
     /// Who keeps where peers were reached, over its lives.
     pub remembers: u8,
+    /// Whose kernel says what it cannot send, and has a link that takes less than others.
+    pub narrow: u8,
     /// Who is configured with whose addresses: bit `4 * host + peer`.
     pub finds: u16,
     /// Whose kernel finishes checksums.
@@ -121,6 +126,7 @@ impl Setup {
             unrelayed: 0,
             unsignaled: 0,
             remembers: 0,
+            narrow: 0,
             finds,
             offload: 0,
             aes: 0,
@@ -152,6 +158,7 @@ impl Setup {
             unrelayed: 0,
             unsignaled: 0,
             remembers: 0,
+            narrow: 0,
             finds: u16::from(often(&mut any)) << 8 | u16::from(often(&mut any)),
             offload: often(&mut any),
             aes: any(),
@@ -172,7 +179,8 @@ impl Setup {
             relays: setup.relays | any(),
             unrelayed: any() & any() & any(),
             unsignaled: any() & any() & any(),
-            remembers: any(),
+            remembers: any() | any(),
+            narrow: any() & any(),
             finds: setup.finds & (u16::from(any()) << 8 | u16::from(any())),
             ..setup
         }
@@ -215,6 +223,7 @@ impl Setup {
                     ..Policy::default()
                 },
                 remembers: has(self.remembers, host),
+                link_mtu: has(self.narrow, host).then_some(NARROW_MTU),
                 finds,
                 network_key: self.keyed.then_some([7; 32]),
                 offload: has(self.offload, host),
@@ -238,10 +247,10 @@ impl Setup {
 impl fmt::Display for Setup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Setup { seed, hosts, real, keyed, v4, v6, nat, restricted, finds, offload, aes, lossy, .. } = self;
-        let Setup { kinds, shared, firewalls, relays, unrelayed, unsignaled, remembers, .. } = self;
+        let Setup { kinds, shared, firewalls, relays, unrelayed, unsignaled, remembers, narrow, .. } = self;
         write!(f, "world seed={seed} hosts={hosts} real={real} keyed={keyed} v4={v4} v6={v6} nat={nat} ")?;
         write!(f, "restricted={restricted} kinds={kinds} shared={shared} firewalls={firewalls} relays={relays} ")?;
-        write!(f, "unrelayed={unrelayed} unsignaled={unsignaled} remembers={remembers} ")?;
+        write!(f, "unrelayed={unrelayed} unsignaled={unsignaled} remembers={remembers} narrow={narrow} ")?;
         write!(f, "finds={finds} offload={offload} aes={aes} lossy={lossy}")
     }
 }
@@ -271,6 +280,7 @@ impl FromStr for Setup {
             unrelayed: fields.take_or_default("unrelayed")?,
             unsignaled: fields.take_or_default("unsignaled")?,
             remembers: fields.take_or_default("remembers")?,
+            narrow: fields.take_or_default("narrow")?,
             finds: fields.take("finds")?,
             offload: fields.take("offload")?,
             aes: fields.take("aes")?,

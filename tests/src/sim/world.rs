@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use vine_core::node::SendError;
 use vine_core::overlay::{Batch, Gather, Merge, TunPacket, VirtioNetHeader};
-use vine_core::path::{FourTuple, SwitchReason};
+use vine_core::path::{Family, FourTuple, SwitchReason};
 use vine_core::rng::Rng;
 use vine_core::wire::{EnvelopeType, Header};
 use vine_core::{Command, CommandError, Counters, Event, Inbound, Instant, Node, Output, PeerId, Policy, TunOutcome};
@@ -12,7 +13,7 @@ use vine_core::{Command, CommandError, Counters, Event, Inbound, Instant, Node, 
 use super::coverage::Coverage;
 use super::crypto::AuditedCrypto;
 use super::host::{Host, HostSpec, Topology};
-use super::network::{Network, Record, is_ghost};
+use super::network::{Fate, Link, Network, Record, is_ghost};
 use super::op::Traffic;
 use super::trace::Trace;
 use super::traffic::{Ledger, Offered};
@@ -312,14 +313,38 @@ impl World {
     }
 
     fn flush(&mut self, host: usize) {
+        let mut refused = Vec::new();
         for chunk in self.batch.chunks(64, 65_507) {
             self.trace.note("batch", host, self.now, chunk.bytes);
+            if self.is_refused(host, &chunk.destination, chunk.segment_size) {
+                refused.push((chunk.destination, chunk.segment_size));
+                continue;
+            }
             self.network.send(self.now, host, chunk.destination, chunk.segment_size, chunk.bytes);
             if self.log {
                 self.log_last();
             }
         }
         self.batch.clear();
+        for (path, length) in refused {
+            self.tell_refused(host, path, length, SendError::TooLong);
+        }
+    }
+
+    /// Whether the link of a host takes less.
+    fn is_refused(&self, host: usize, path: &FourTuple, datagram: usize) -> bool {
+        let len = Link::packet_len(Family::of(&path.remote), datagram);
+        self.hosts[host].spec.link_mtu.is_some_and(|mtu| len > usize::from(mtu))
+    }
+
+    /// The kernel of a host says that it has not sent a datagram.
+    fn tell_refused(&mut self, host: usize, path: FourTuple, length: usize, error: SendError) {
+        let label = if error == SendError::TooLong { "send refused: too long" } else { "send refused: unreachable" };
+        self.coverage.hit(label);
+        let now = self.hosts[host].local(self.now);
+        if let Some(node) = self.hosts[host].node.as_mut() {
+            node.handle_send_error(now, path, length, error);
+        }
     }
 
     /// Asks something of a node. Refused where the host does not run.
@@ -393,9 +418,16 @@ impl World {
         self.trace.note("transmit", host, self.now, bytes);
         let header = Header::decode(bytes);
         assert!(header.is_ok(), "host {host} sends what is no envelope: {header:?}");
+        if self.is_refused(host, &path, bytes.len()) {
+            return self.tell_refused(host, path, bytes.len(), SendError::TooLong);
+        }
         self.network.send(self.now, host, path, bytes.len(), bytes);
         if self.log {
             self.log_last();
+        }
+        let is_sent = self.network.records.last().is_none_or(|record| record.fate != Fate::Unsendable);
+        if self.hosts[host].spec.link_mtu.is_some() && !is_sent {
+            self.tell_refused(host, path, bytes.len(), SendError::Unreachable);
         }
     }
 

@@ -164,6 +164,9 @@ pub(crate) struct HistoryEntry {
     pub(crate) to: Option<Way>,
     /// Why.
     pub(crate) why: Option<String>,
+    /// Where the former path was lost: the Pings that went by it since it last answered.
+    #[serde(default)]
+    pub(crate) unanswered: u16,
     /// For what was lost: the seconds until it, or something as good, was back.
     pub(crate) back_after_s: Option<f64>,
 }

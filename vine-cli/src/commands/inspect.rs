@@ -178,6 +178,9 @@ fn history_text(entry: &HistoryEntry) -> String {
     if let Some(why) = &entry.why {
         text.push_str(&format!(" ({why})"));
     }
+    if entry.unanswered > 0 {
+        text.push_str(&format!(", {} unanswered", output::count_of(entry.unanswered.into(), "probe")));
+    }
     if let Some(back) = entry.back_after_s {
         text.push_str(&format!(", back after {}", output::seconds(back)));
     }
@@ -268,15 +271,17 @@ mod tests {
             from: Some(way("direct", "udp 192.0.2.2:4100", None)),
             to: Some(way("relay", "via tr", Some("tr"))),
             why: Some("path_lost".to_owned()),
+            unanswered: 3,
             back_after_s: Some(41.0),
         };
-        let text = "2025-01-01 02:53:20Z direct udp 192.0.2.2:4100 -> relay via tr (path_lost), back after 41 s";
+        let text = "2025-01-01 02:53:20Z direct udp 192.0.2.2:4100 -> relay via tr (path_lost), 3 probes unanswered, back after 41 s";
         assert_eq!(history_text(&entry), text);
         let down = HistoryEntry {
             event: "down".to_owned(),
             from: None,
             to: None,
             why: Some("unreachable".to_owned()),
+            unanswered: 0,
             back_after_s: None,
             ..entry
         };

@@ -18,7 +18,7 @@ type Way = (Via<PeerId>, PathClass);
 enum What {
     Up,
     Down(&'static str),
-    Switched { from: Option<Way>, to: Way, why: &'static str },
+    Switched { from: Option<Way>, to: Way, why: &'static str, unanswered: u16 },
 }
 
 #[derive(Clone, Debug)]
@@ -55,8 +55,8 @@ impl History {
         let (peer, what) = match event {
             Event::PeerUp { peer } => (peer, What::Up),
             Event::PeerDown { peer, why } => (peer, What::Down(why.name())),
-            Event::SessionSwitched { peer, from, to, why } => {
-                (peer, What::Switched { from: *from, to: *to, why: why.name() })
+            Event::SessionSwitched { peer, from, to, why, unanswered } => {
+                (peer, What::Switched { from: *from, to: *to, why: why.name(), unanswered: *unanswered })
             }
             _ => return,
         };
@@ -79,10 +79,12 @@ impl History {
         let entries: Vec<&Entry> = peers.get(peer).into_iter().flatten().collect();
         let told = entries.iter().enumerate().map(|(n, entry)| {
             let mended = entries[n + 1..].iter().find(|later| entry.is_mended_by(later));
-            let (event, from, to, why) = match &entry.what {
-                What::Up => ("up", None, None, None),
-                What::Down(why) => ("down", None, None, Some(*why)),
-                What::Switched { from, to, why } => ("switched", from.as_ref(), Some(to), Some(*why)),
+            let (event, from, to, why, unanswered) = match &entry.what {
+                What::Up => ("up", None, None, None, 0),
+                What::Down(why) => ("down", None, None, Some(*why), 0),
+                What::Switched { from, to, why, unanswered } => {
+                    ("switched", from.as_ref(), Some(to), Some(*why), *unanswered)
+                }
             };
             HistoryEntry {
                 at_ms: entry.wall_ms,
@@ -90,6 +92,7 @@ impl History {
                 from: from.map(&way),
                 to: to.map(&way),
                 why: why.map(str::to_owned),
+                unanswered,
                 back_after_s: mended.map(|mended| super::report::seconds(mended.at.since(entry.at))),
             }
         });
@@ -118,7 +121,7 @@ mod tests {
     }
 
     fn switched(from: Option<Way>, to: Way, why: SwitchReason) -> Event {
-        Event::SessionSwitched { peer: id(1), from, to, why }
+        Event::SessionSwitched { peer: id(1), from, to, why, unanswered: 3 }
     }
 
     fn way((via, class): &Way) -> crate::api::Way {
@@ -140,7 +143,7 @@ mod tests {
         let told = history.of(&id(1), way);
         let events: Vec<&str> = told.iter().map(|entry| entry.event.as_str()).collect();
         assert_eq!(events, ["up", "switched", "switched", "switched", "down"]);
-        assert_eq!(told[2].why.as_deref(), Some("path_lost"));
+        assert_eq!((told[2].why.as_deref(), told[2].unanswered), (Some("path_lost"), 3));
         assert_eq!(told[2].at_ms, 1_700_000_010_000);
         let back: Vec<Option<f64>> = told.iter().map(|entry| entry.back_after_s).collect();
         assert_eq!(back, [None, None, Some(41.0), None, None]);

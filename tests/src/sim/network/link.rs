@@ -49,7 +49,7 @@ impl Default for Link {
 
 impl Link {
     /// The length of the IP packet around a UDP payload.
-    pub(super) fn packet_len(family: Family, payload: usize) -> usize {
+    pub(in super::super) fn packet_len(family: Family, payload: usize) -> usize {
         payload + 8 + if family == Family::V4 { 20 } else { 40 }
     }
 

@@ -25,13 +25,23 @@ pub enum Reach {
 
 impl Network {
     /// What two hosts can do who exchange addresses through these, which see where they come from: nobody guesses a port,
-    /// nothing is mapped beforehand, and links do as if they were whole.
+    /// nothing is mapped beforehand, and links do as if they were whole. Of itself each knows what it was told.
     pub fn reach(&self, a: usize, b: usize, through: &[usize]) -> Reach {
         [Family::V4, Family::V6]
             .into_iter()
             .map(|family| self.reach_by(family, a, b, through))
             .max()
             .unwrap_or(Reach::Neither)
+    }
+
+    /// The same of hosts that know their own addresses and ports, or of peers that do.
+    pub fn reach_at_best(&self, a: usize, b: usize, through: &[usize]) -> Reach {
+        let mut informed = Network::new(Rng::from_seed([0; 32]));
+        (informed.hosts, informed.boxes) = (self.hosts.clone(), self.boxes.clone());
+        for host in [a, b] {
+            informed.hosts[host].told = (self.local_addresses(host), self.hosts[host].port);
+        }
+        informed.reach(a, b, through)
     }
 
     fn reach_by(&self, family: Family, a: usize, b: usize, through: &[usize]) -> Reach {
@@ -180,6 +190,7 @@ mod tests {
         assert_eq!(network.reach(1, 2, &[]), BothWays);
         network.roam(1, true);
         assert_eq!(network.reach(1, 2, &[]), Neither, "another port");
+        assert_eq!(network.reach_at_best(1, 2, &[]), BothWays);
         network.hosts[1].told.1 = network.hosts[1].port;
         network.roam(1, false);
         assert_eq!(network.reach(1, 2, &[]), Neither, "another address");
