@@ -238,6 +238,33 @@ fn a_path_that_loses_does_not_flap() {
 }
 
 #[test]
+fn a_path_that_loses_too_much_is_left_and_taken_again() {
+    let both = [(1, 2), (2, 1)];
+    for (seed, loss) in [(1, 400), (2, 500), (3, 700)] {
+        let lose = |world: &mut World, loss| {
+            both.iter().for_each(|(from, to)| world.change_links(*from, *to, Way::Both, |link| Link { loss, ..link }));
+        };
+        let mut world = talking(seed, millis(50), &both);
+        lose(&mut world, loss);
+        world.run_for(secs(15));
+        let start = world.now();
+        world.run_for(secs(30));
+        for (from, to) in both {
+            assert_eq!(world.class(from, to), "relay", "{loss} of 1000 lost from host {from}");
+            let (arrived, sent) = world.ledger.between(from, to, start, world.now() - secs(1));
+            assert!(arrived * 100 >= sent * 97, "{arrived} of {sent}");
+        }
+        lose(&mut world, 0);
+        let is_back = |world: &World| both.iter().all(|(from, to)| world.class(*from, *to) == "direct");
+        assert!(world.run_while(secs(5), is_back), "they are not back");
+        let mut world = talking(seed, millis(50), &both);
+        lose(&mut world, 100);
+        world.run_for(secs(120));
+        assert!(is_back(&world), "some loss is better than a relay");
+    }
+}
+
+#[test]
 fn a_path_that_comes_and_goes_does_not_take_the_peer_with_it() {
     let both = [(1, 2), (2, 1)];
     let mut world = talking(1, millis(50), &both);
