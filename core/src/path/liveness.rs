@@ -276,6 +276,8 @@ impl Path {
         self.state = PathState::Lost;
         self.suspect_since = None;
         self.unproven = None;
+        // Nothing of any size arrived.
+        self.oversize = None;
         let counts = self.last_loss.is_some_and(|last| now.since(last) < LOSS_MEMORY);
         self.losses = if counts { self.losses.saturating_add(1) } else { 1 };
         self.last_loss = Some(now);
