@@ -49,6 +49,12 @@ const HELLO_INTERVAL: Duration = Duration::from_millis(250);
 /// Longest interval between Hellos while somebody wants to send.
 const HELLO_INTERVAL_DEMAND: Duration = Duration::from_millis(500);
 
+/// Longest interval between Hellos while help is needed to reach another peer, and nobody is there to give it.
+const HELLO_INTERVAL_HELPER: Duration = Duration::from_secs(3);
+
+/// For so long a peer counts as needed by others: until they have asked for help again.
+const HELPER: Duration = Duration::from_secs(40);
+
 /// Longest interval between Hellos while nobody does.
 const HELLO_INTERVAL_IDLE: Duration = Duration::from_secs(30);
 
@@ -255,6 +261,7 @@ pub(crate) struct Peer {
     /// How many Signals it brings, its own and those of others.
     pub(crate) brought: Bucket,
     wanted_until: Instant,
+    helper_until: Instant,
     keepalives: u32,
 }
 
@@ -301,6 +308,7 @@ impl Peer {
             carried: Bucket::default(),
             brought: Bucket::default(),
             wanted_until: Instant::ORIGIN,
+            helper_until: Instant::ORIGIN,
             keepalives: 0,
         }
     }
@@ -337,11 +345,24 @@ impl Peer {
         changed
     }
 
+    /// Another peer cannot be reached without help, which this one may give: Hellos follow more closely.
+    pub(crate) fn note_helper_wanted(&mut self, now: Instant) {
+        self.helper_until = now + HELPER;
+        if let Some(greeting) = self.greeting.as_mut() {
+            let soon = greeting.last.map_or(now, |last| last + HELLO_INTERVAL_HELPER);
+            greeting.next = greeting.next.min(soon.max(now));
+        }
+    }
+
     /// How long after the `attempts`-th Hello the next one follows.
     pub(crate) fn hello_interval(&self, now: Instant, attempts: u32) -> Duration {
         let used = self.paths.last_data().is_some_and(|last| now.since(last) < DEMAND);
         let wanted = used || now < self.wanted_until;
-        let longest = if wanted { HELLO_INTERVAL_DEMAND } else { HELLO_INTERVAL_IDLE };
+        let longest = match wanted {
+            true => HELLO_INTERVAL_DEMAND,
+            false if now < self.helper_until => HELLO_INTERVAL_HELPER,
+            false => HELLO_INTERVAL_IDLE,
+        };
         (HELLO_INTERVAL * (1 << attempts.min(10))).min(longest)
     }
 

@@ -7,7 +7,9 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use vine_core::{Command, Event, Policy};
-use vine_tests::sim::{Behaviour, BoxSpec, HostSpec, Link, NatKind, Reach, Topology, Way, World, in_parallel};
+use vine_tests::sim::{
+    AuditedCrypto, Behaviour, BoxSpec, HostSpec, Link, NatKind, Reach, Topology, Way, World, in_parallel,
+};
 
 /// The host that both others know; it carries packets for others.
 const RELAY: usize = 0;
@@ -254,6 +256,28 @@ fn signaling_needs_no_relay() {
         assert_eq!(is_direct(&world, 1, 2), meets, "{:?}", classes(&world, 1, 2));
         assert_eq!(world.is_up(1, 2) && world.is_up(2, 1), meets);
         assert!(meets || !world.has_reached(1, 2, world.hosts[1].events[0].0), "nobody carries it");
+    }
+}
+
+#[test]
+fn a_helper_that_was_away_for_long_helps_at_once() {
+    for relay in [true, false] {
+        let mut topology = among(vec![open(), behind(NatKind::cone(true)), behind(NatKind::cone(true))]);
+        topology.hosts[RELAY].relay = relay;
+        for was_there in [true, false] {
+            let mut world = World::new(9, AuditedCrypto::stub(), topology.clone());
+            (1..=2).for_each(|host| world.start(host));
+            if was_there {
+                world.start(RELAY);
+                world.run_for(secs(2));
+                world.crash(RELAY);
+            }
+            talk(&mut world, 1, 2);
+            world.run_for(secs(333));
+            world.start(RELAY);
+            let met = |world: &World| is_direct(world, 1, 2);
+            assert!(world.run_while(secs(6), met), "relay {relay}, {was_there}: {:?}", classes(&world, 1, 2));
+        }
     }
 }
 

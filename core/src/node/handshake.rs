@@ -294,6 +294,7 @@ impl Node {
         }
         self.maintain_legs(index);
         self.maintain_search(index);
+        self.on_helper(index);
     }
 
     /// Reports a confirmed session, unless one that crossed it is used instead.

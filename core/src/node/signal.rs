@@ -103,6 +103,12 @@ impl Node {
             self.check_endpoints(*carrier);
             self.ask_for_addresses(*carrier, &candidates);
         }
+        if let Some(search) = self.peer_mut(index).and_then(|(peer, _)| peer.search.as_mut()) {
+            search.carriers = carriers.len();
+        }
+        if needs_help && carriers.is_empty() {
+            self.seek_helpers(index);
+        }
         let shared = &mut self.shared;
         let nat = shared.observations.verdict(shared.addresses.as_deref().unwrap_or_default());
         let stamp = shared.stamp();
@@ -122,6 +128,25 @@ impl Node {
         for carrier in carriers {
             let signal = body.to_signal(SignalRole::Carry(id), &mut scratch);
             self.deliver(carrier, Topic::SignalTo(index), &Message::Signal(signal));
+        }
+    }
+
+    /// Nobody is there who could carry a Signal to `index`: those that this node can find by itself are sought.
+    fn seek_helpers(&mut self, index: PeerIndex) {
+        let now = self.shared.now;
+        for other in self.peers.indices().into_iter().filter(|other| *other != index) {
+            let Some((peer, _)) = self.peer_mut(other) else { continue };
+            if !peer.config.endpoints.is_empty() && !peer.departed && !peer.sessions.has_sender(now) {
+                peer.note_helper_wanted(now);
+                self.reschedule(other);
+            }
+        }
+    }
+
+    /// A peer is reached directly from now on. Who is sought and had few others to carry Signals may be found by it.
+    pub(super) fn on_helper(&mut self, index: PeerIndex) {
+        if self.peer(index).is_some_and(|peer| peer.is_reached_directly(self.shared.now)) {
+            self.hint_searches(|search| search.carriers < CARRIERS);
         }
     }
 
@@ -359,9 +384,13 @@ impl Node {
 
     /// Others see this node elsewhere than before: what it tells of itself is told anew.
     pub(super) fn hint_search(&mut self) {
+        self.hint_searches(|_| true);
+    }
+
+    fn hint_searches(&mut self, which: impl Fn(&Search) -> bool) {
         for index in self.peers.indices() {
             let Some((peer, shared)) = self.peer_mut(index) else { continue };
-            if let Some(search) = peer.search.as_mut() {
+            if let Some(search) = peer.search.as_mut().filter(|search| which(search)) {
                 search.rendezvous.on_hint(shared.now);
                 self.reschedule(index);
             }
@@ -397,6 +426,8 @@ impl Search {
 pub(crate) struct Search {
     pub(crate) rendezvous: crate::path::rendezvous::Rendezvous,
     pub(crate) checks: CheckList,
+    /// How many peers could carry the last Signal to it.
+    pub(crate) carriers: usize,
     /// Who carried the peer's last Signal.
     pub(crate) carrier: Option<PeerIndex>,
     /// What the peer said of its side.
