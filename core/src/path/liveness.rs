@@ -264,6 +264,7 @@ impl Path {
         if self.suspect_since.is_none() {
             self.suspect_since = Some(now);
             self.mirrored = 0..0;
+            self.loss.restart();
             // What is lost now says nothing about sizes.
             if let Some(mtu) = self.mtu.as_mut() {
                 mtu.suspend();
@@ -371,7 +372,7 @@ impl Path {
             self.rtt.update(rtt);
         }
         if self.state == PathState::Lost && self.loses_too_much(now) {
-            self.loss = LossMeter::default(); // It has just shown that it is better now.
+            self.loss.forgive();
         }
         self.state = PathState::Usable;
         self.suspect_since = None;
@@ -476,7 +477,7 @@ impl Path {
         self.first_counter = None;
         self.receipted = None;
         self.oversize = None;
-        self.loss.on_new_session();
+        self.loss.restart();
         self.mirrored = 0..0;
         self.marks = VecDeque::new();
     }

@@ -65,10 +65,16 @@ impl LossMeter {
         self.rate >= TOO_MUCH && self.measured.is_some_and(|measured| now.since(measured) < MEMORY)
     }
 
-    /// Begins anew with the counters of another session.
-    pub(super) fn on_new_session(&mut self) {
+    /// Begins a new sample: other counters are used from now on, or the path is silent altogether, which is no loss but a fault.
+    pub(super) fn restart(&mut self) {
         self.last = None;
         (self.sent, self.arrived, self.lost) = (0, 0, 0);
+    }
+
+    /// The path has shown that it is better now. One bad sample, and it is not.
+    pub(super) fn forgive(&mut self) {
+        self.restart();
+        self.rate = self.rate.min(TOO_MUCH - 1);
     }
 }
 
@@ -114,8 +120,12 @@ mod tests {
             meter.on_receipt(Instant::from_millis(n * 100), n * 100, n * 50);
         }
         assert!(meter.is_too_much(Instant::from_millis(20_000)) && !meter.is_too_much(Instant::from_millis(90_000)));
-        meter.on_new_session();
+        meter.restart();
         meter.on_receipt(Instant::from_millis(21_000), 0, 0);
         assert!(meter.is_too_much(Instant::from_millis(21_000)), "other keys do not change the path");
+        meter.forgive();
+        let start = Instant::from_millis(22_000);
+        assert!(!meter.on_receipt(start, 0, 0) && !meter.is_too_much(start));
+        assert!(meter.on_receipt(start + SAMPLE_TIME, 100, 60) && meter.is_too_much(start + SAMPLE_TIME));
     }
 }
