@@ -164,7 +164,7 @@ pub struct Counters {
     pub fragments_sent: u64,
     /// Packets that went by a second path too, because the preferred one was in doubt.
     pub packets_mirrored: u64,
-    /// Times that a preferred path was lost and another took over.
+    /// Times that a preferred path was lost, or lost too much, and another took over.
     pub fallback_transitions: u64,
     /// Packets carried for this node by a relay.
     pub relay_usage: u64,

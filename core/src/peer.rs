@@ -65,6 +65,9 @@ const QUEUE_BYTES: usize = 256 * 1024;
 /// A packet that has waited for this long is of no use to anybody.
 const QUEUE_LIFETIME: Duration = Duration::from_secs(10);
 
+/// Places to which signaling led that are remembered when it is forbidden.
+const MAX_SIGNALED: usize = 64;
+
 /// Pings of the operator that wait for an answer.
 pub(crate) const MAX_PINGS: usize = 16;
 
@@ -250,7 +253,8 @@ pub(crate) struct Peer {
     pub(crate) legs: Option<Box<RelayLegs>>,
     /// What is done to reach the peer directly, once that was wanted.
     pub(crate) search: Option<Box<Search>>,
-    /// Where signaling had led to when it was last forbidden: as long as it is, the peer may not come from there.
+    /// Where signaling had led to when it was forbidden, at most [`MAX_SIGNALED`]. As long as it is, no path begins there but
+    /// by a Hello, which needs no signaling.
     pub(crate) signaled: Vec<SocketAddr>,
     /// Packets of which parts have come.
     pub(crate) reassembly: Option<Box<Reassembly>>,
@@ -464,6 +468,26 @@ impl Peer {
         let in_doubt = matches!(path.state, PathState::Suspect | PathState::Lost);
         let preferred = self.paths.preferred_slot().filter(|preferred| *preferred != slot);
         preferred.or_else(|| self.paths.standby().map(|(slot, _)| slot)).filter(|_| in_doubt)
+    }
+
+    /// Remembers where signaling led.
+    pub(crate) fn note_signaled(&mut self, places: impl Iterator<Item = SocketAddr>) {
+        for place in places.filter(|place| !self.signaled.contains(place)).collect::<Vec<_>>() {
+            if self.signaled.len() == MAX_SIGNALED {
+                self.signaled.remove(0);
+            }
+            self.signaled.push(place);
+        }
+    }
+
+    /// Whether the peer goes on where signaling had led before it was forbidden. What this node was told beforehand is no
+    /// such place.
+    pub(crate) fn goes_on_by_signaling(&self, via: &Via) -> bool {
+        let Some(remote) = via.direct().map(|at| at.remote).filter(|remote| self.signaled.contains(remote)) else {
+            return false;
+        };
+        let is_known = self.config.endpoints.contains(&remote) || self.config.last_known.contains(&remote);
+        !is_known && self.paths.find(via).is_none()
     }
 
     /// How a path that begins now came to be.

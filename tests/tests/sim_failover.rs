@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use vine_core::path::SwitchReason;
 use vine_core::wire::{EnvelopeType, Lane};
 use vine_core::{Event, Instant};
 use vine_tests::sim::{HostSpec, Link, Traffic, Way, World};
@@ -233,6 +234,36 @@ fn a_path_that_loses_does_not_flap() {
         for host in [1, 2] {
             let times = world.events_since(host, start).filter(switched).count();
             assert!(times <= 10, "{loss} of 1000 lost: host {host} switches {times} times in a minute");
+        }
+    }
+}
+
+#[test]
+fn a_path_that_loses_too_much_is_left_and_taken_again() {
+    let both = [(1, 2), (2, 1)];
+    for (seed, loss) in [(1, 300), (2, 400), (3, 600)] {
+        let lose = |world: &mut World, loss| {
+            both.iter().for_each(|(from, to)| world.change_links(*from, *to, Way::Both, |link| Link { loss, ..link }));
+        };
+        let mut world = talking(seed, millis(50), &both);
+        lose(&mut world, loss);
+        world.run_for(secs(15));
+        let start = world.now();
+        world.run_for(secs(30));
+        for (from, to) in both {
+            let (arrived, sent) = world.ledger.between(from, to, start, world.now() - secs(1));
+            // Now and then the direct path answers often enough by chance.
+            assert!(arrived * 10 >= sent * 9, "{arrived} of {sent} from host {from}, where {loss} of 1000 are lost");
+        }
+        lose(&mut world, 0);
+        let is_back = |world: &World| both.iter().all(|(from, to)| world.class(*from, *to) == "direct");
+        assert!(world.run_while(secs(5), is_back), "they are not back");
+        let mut world = talking(seed, millis(50), &both);
+        lose(&mut world, 100);
+        world.run_for(secs(120));
+        let is_lossy = |event: &Event| matches!(event, Event::SessionSwitched { why: SwitchReason::Lossy, .. });
+        for host in [1, 2] {
+            assert!(!world.events_since(host, Instant::ORIGIN).any(is_lossy), "some loss is better than a relay");
         }
     }
 }

@@ -20,8 +20,17 @@ const SHRINK_RUNS: usize = 300;
 /// So many failures are shrunk.
 const SHRUNK: usize = 3;
 
-/// What the seeds must reach.
+/// What the seeds must reach: every kind of box, what nodes report of their paths, legs, checks and channels, and every
+/// reason to drop something, but for those that no world here can come to:
 ///
+/// - `key_exhausted` takes 2^28 packets under one key, or 2^36 forgeries;
+/// - `handshake` takes a HelloAck whose bits were flipped on its way: too rare to be relied on;
+/// - `foreign_place` takes a neighbour at an address of another host's past: as rare;
+/// - `not_ip` and `control_overflow` take a peer that has keys and does not speak as a node does;
+/// - `nested_relay` likewise: what others wrap is `unknown_session` before;
+/// - `relay_quota`, and a leg that ends by `quota`, take more channels than there are hosts, or a configured rate;
+/// - a leg that ends as `idle` was given up by its ends long before the relay does, `unknown_channel` is said by none;
+/// - a peer that goes down as `expired` has been unreachable for longer than that is waited for.
 const SITUATIONS: &[&str] = &[
     "MSS clamped",
     "MTU raised",

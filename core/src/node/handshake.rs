@@ -256,7 +256,8 @@ impl Node {
         let Some((peer, shared)) = self.peer_mut(index) else { return };
         if let Some(Switch { from, to, why, unanswered }) = peer.paths.reselect(shared.now, || shared.rng.u64()) {
             shared.counters.path_switches += u64::from(from.is_some());
-            shared.counters.fallback_transitions += u64::from(why == SwitchReason::PathLost);
+            shared.counters.fallback_transitions +=
+                u64::from(matches!(why, SwitchReason::PathLost | SwitchReason::Lossy));
             let peer = peer.config.id;
             let name = |(via, class)| Some((self.peers.name(via)?, class));
             let (from, to) = (from.and_then(name), name(to));

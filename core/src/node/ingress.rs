@@ -129,6 +129,9 @@ impl Node {
         };
         self.check_place(index, &path)?;
         let peer = self.peers.get_mut(index).ok_or(DropReason::UnknownSession)?;
+        if !self.shared.policy.allow_signaling_upgrade && peer.goes_on_by_signaling(&path) {
+            return Err(DropReason::ForeignPlace);
+        }
         let is_current =
             peer.sessions.current.as_ref().is_some_and(|s| s.is_confirmed() && s.index() == header.session());
         if !is_current || header.kind() == EnvelopeType::HelloFinish {
@@ -172,15 +175,11 @@ impl Node {
 
     /// Refuses what seems to come straight from a peer, but from the very address where another peer is: a relay that passed
     /// it on without saying so would look like a direct path. Whether that peer is there still is asked, because a NAT may
-    /// have given its address away. Where signaling led before it was forbidden, nobody may come from either.
+    /// have given its address away.
     pub(super) fn check_place(&mut self, index: PeerIndex, via: &Via) -> Result<(), DropReason> {
         let Via::Direct(at) = via else { return Ok(()) };
         if self.peer(index).is_some_and(|peer| peer.paths.find(via).is_some()) {
             return Ok(());
-        }
-        let allowed = self.shared.policy.allow_signaling_upgrade;
-        if !allowed && self.peer(index).is_some_and(|peer| peer.signaled.contains(&at.remote)) {
-            return Err(DropReason::ForeignPlace);
         }
         let Some((holder, slot)) = self.holder(index, &at.remote) else { return Ok(()) };
         if let Some((holding, shared)) = self.peer_mut(holder) {

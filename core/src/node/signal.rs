@@ -352,7 +352,7 @@ impl Node {
             let paths = peer.paths.forget_class(PathClass::SignalingThenDirect);
             let checks = peer.search.take().map(|search| search.checks);
             let tried = checks.iter().flat_map(|checks| checks.signaled());
-            peer.signaled = paths.iter().filter_map(Via::direct).map(|at| at.remote).chain(tried).collect();
+            peer.note_signaled(paths.iter().filter_map(Via::direct).map(|at| at.remote).chain(tried));
             let signaled = &peer.signaled;
             peer.heard_at.take_if(|via| via.direct().is_some_and(|at| signaled.contains(&at.remote)));
             if let Some(delivery) = peer.delivery.as_mut() {

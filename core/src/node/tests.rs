@@ -386,6 +386,20 @@ fn forbidding_signaling_ends_what_it_led_to() {
 }
 
 #[test]
+fn forbidding_signaling_cuts_nobody_off() {
+    let mut net = two_and_a_relay();
+    talk(&mut net, 3_000);
+    assert_eq!(net.way(0, 1).map(|(_, class)| class), Some(PathClass::SignalingThenDirect));
+    // The relay goes: what is left is that one of the two says Hello where it knew the other.
+    net.wire = |transit| transit.to != at(2) && transit.from != at(2);
+    forbid_signaling(&mut net, 0);
+    talk(&mut net, 5_000);
+    let received = net.packets.len();
+    talk(&mut net, 1_000);
+    assert!(net.packets.len() >= received + 18, "{} of 20", net.packets.len() - received);
+}
+
+#[test]
 fn an_end_that_moved_is_found_by_what_is_passed_on() {
     const MOVED: SocketAddr = SocketAddr::new(IpAddr::V4(core::net::Ipv4Addr::new(192, 0, 2, 101)), 4100);
     let mut net = two_and_a_relay();

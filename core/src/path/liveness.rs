@@ -5,6 +5,7 @@ use alloc::collections::VecDeque;
 use core::ops::Range;
 use core::time::Duration;
 
+use super::loss::LossMeter;
 use super::mtu::MtuSearch;
 use super::retry::Retry;
 use super::{Family, PathClass, RttEstimator, Via};
@@ -59,8 +60,10 @@ const GRACE: Range<Duration> = Duration::from_millis(20)..Duration::from_millis(
 const TRIAL: u8 = 3;
 const MAX_TRIAL: u8 = 9;
 
-/// Datagrams lost between two receipts that put the present MTU in doubt (as many as count as one loss in RFC 9002).
-const LOSSES: u64 = 3;
+/// One that was left because it loses too much answers so many: where a quarter is lost, it does in one of thirty times, and
+/// in one of thirty thousand when it was lost often.
+const LOSSY_TRIAL: u8 = 12;
+const MAX_LOSSY_TRIAL: u8 = 36;
 
 /// For so long a loss counts.
 const LOSS_MEMORY: Duration = Duration::from_secs(300);
@@ -148,8 +151,8 @@ pub struct Path {
     receipted: Option<u64>,
     /// The first datagram above the base that went by it since a receipt covered one: its counter, and when.
     oversize: Option<(u64, Instant)>,
-    /// The last receipt: the largest counter, and how many had arrived.
-    counted: Option<(u64, u64)>,
+    /// How much of what is sent on it is lost.
+    loss: LossMeter,
     /// Counters that another path carried too: receipts of them prove nothing of this one.
     mirrored: Range<u64>,
     /// Since when it is suspect.
@@ -187,7 +190,7 @@ impl Path {
             first_counter: None,
             receipted: None,
             oversize: None,
-            counted: None,
+            loss: LossMeter::default(),
             mirrored: 0..0,
             suspect_since: None,
             last_data: None,
@@ -261,6 +264,7 @@ impl Path {
         if self.suspect_since.is_none() {
             self.suspect_since = Some(now);
             self.mirrored = 0..0;
+            self.loss.restart();
             // What is lost now says nothing about sizes.
             if let Some(mtu) = self.mtu.as_mut() {
                 mtu.suspend();
@@ -273,6 +277,8 @@ impl Path {
         self.state = PathState::Lost;
         self.suspect_since = None;
         self.unproven = None;
+        // Nothing of any size arrived.
+        self.oversize = None;
         let counts = self.last_loss.is_some_and(|last| now.since(last) < LOSS_MEMORY);
         self.losses = if counts { self.losses.saturating_add(1) } else { 1 };
         self.last_loss = Some(now);
@@ -332,7 +338,7 @@ impl Path {
         }
         let (elapsed, answers) = self.retry.as_mut()?.on_pong(now, token)?;
         let rtt = rtt(elapsed);
-        if self.state != PathState::Lost || answers >= self.trial() {
+        if self.state != PathState::Lost || answers >= self.trial(now) {
             self.prove(now, Proof::Pong(rtt));
         } else {
             self.rtt.update(rtt);
@@ -353,7 +359,10 @@ impl Path {
     }
 
     /// Answers in a row that a lost path owes.
-    fn trial(&self) -> u8 {
+    fn trial(&self, now: Instant) -> u8 {
+        if self.loses_too_much(now) {
+            return LOSSY_TRIAL.saturating_mul(self.losses.max(1)).min(MAX_LOSSY_TRIAL);
+        }
         TRIAL.saturating_mul(self.losses.max(1)).min(MAX_TRIAL)
     }
 
@@ -361,6 +370,9 @@ impl Path {
     pub(super) fn prove(&mut self, now: Instant, proof: Proof) {
         if let Proof::Pong(rtt) = proof {
             self.rtt.update(rtt);
+        }
+        if self.state == PathState::Lost && self.loses_too_much(now) {
+            self.loss.forgive();
         }
         self.state = PathState::Usable;
         self.suspect_since = None;
@@ -404,16 +416,18 @@ impl Path {
         }
     }
 
-    /// Where several datagrams in a row were lost and others arrived, it may be the large ones that do not pass any more.
+    /// Where several datagrams were lost and others arrived, it may be the large ones that do not pass any more.
     fn count_losses(&mut self, now: Instant, largest: u64, received: u64) {
-        let former = self.counted.replace((largest, received));
-        let Some((former_largest, former_received)) = former else { return };
-        let (sent, arrived) = (largest - former_largest, received.saturating_sub(former_received));
-        if sent.saturating_sub(arrived) >= LOSSES
+        if self.loss.on_receipt(now, largest, received)
             && let Some(mtu) = self.mtu.as_mut()
         {
             mtu.confirm(now);
         }
+    }
+
+    /// Whether it loses so much that any path that does not is better.
+    pub(super) fn loses_too_much(&self, now: Instant) -> bool {
+        self.loss.is_too_much(now)
     }
 
     /// Notes that data was sealed for the path with counters up to `counter`, in datagrams of at most `length` bytes. Returns
@@ -463,7 +477,7 @@ impl Path {
         self.first_counter = None;
         self.receipted = None;
         self.oversize = None;
-        self.counted = None;
+        self.loss.restart();
         self.mirrored = 0..0;
         self.marks = VecDeque::new();
     }

@@ -8,6 +8,7 @@
 pub mod candidate;
 pub mod checks;
 mod liveness;
+mod loss;
 pub mod mapping;
 mod mirror;
 pub mod mtu;

@@ -17,6 +17,8 @@ pub enum SwitchReason {
     Faster,
     /// A path of a better class works (again).
     Upgrade,
+    /// The former path loses too much of what is sent on it, and another does not.
+    Lossy,
 }
 
 impl SwitchReason {
@@ -27,6 +29,7 @@ impl SwitchReason {
             SwitchReason::PathLost => "path_lost",
             SwitchReason::Faster => "faster_path",
             SwitchReason::Upgrade => "better_path",
+            SwitchReason::Lossy => "lossy_path",
         }
     }
 }
@@ -75,10 +78,10 @@ pub(super) fn reselect(set: &mut PathSet, now: Instant, token: impl FnOnce() -> 
     };
     let is_other = |slot: PathSlot| Some(slot) != current;
     let eligible = set.iter().filter(|(slot, path)| usable(path) && is_other(*slot) && answered(path));
-    let (slot, best) = eligible.min_by_key(|(slot, path)| (rank(path), *slot))?;
+    let (slot, best) = eligible.min_by_key(|(slot, path)| (path.loses_too_much(now), rank(path), *slot))?;
     let why = match set.preferred() {
         None => SwitchReason::First,
-        Some((_, held)) if usable(held) => beats(best, held)?,
+        Some((_, held)) if usable(held) => beats(now, best, held)?,
         Some((_, held)) if held.grace_end().is_some_and(|end| now < end) => return None,
         Some(_) => SwitchReason::PathLost,
     };
@@ -89,12 +92,17 @@ pub(super) fn reselect(set: &mut PathSet, now: Instant, token: impl FnOnce() -> 
         why,
         unanswered: held.filter(|_| why == SwitchReason::PathLost).map_or(0, |held| held.unanswered),
     };
-    set.prefer(now, slot, why == SwitchReason::PathLost, token);
+    set.prefer(now, slot, matches!(why, SwitchReason::PathLost | SwitchReason::Lossy), token);
     Some(switch)
 }
 
 /// Whether `best` is so much better than a preferred path that works that data should move.
-fn beats(best: &Path, held: &Path) -> Option<SwitchReason> {
+fn beats(now: Instant, best: &Path, held: &Path) -> Option<SwitchReason> {
+    match (best.loses_too_much(now), held.loses_too_much(now)) {
+        (false, true) => return Some(SwitchReason::Lossy),
+        (true, false) => return None,
+        _ => {}
+    }
     if best.class < held.class {
         return Some(SwitchReason::Upgrade);
     }

@@ -1,6 +1,5 @@
 //! The second phase of a run: faults end, and everybody who can reach somebody must do so soon, by the best way there is.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use vine_core::node::PeerState;
@@ -129,17 +128,14 @@ fn promise(world: &World, a: usize, b: usize) -> Promise {
     let carries = |host: &usize| world.hosts[*host].spec.relay && policy(*host).allow_relay;
     let carried = policy(a).allow_relay && policy(b).allow_relay && helpers.iter().any(carries);
     let signal = policy(a).allow_signaling_upgrade && policy(b).allow_signaling_upgrade;
+    // Who does not signal does not say where else it can be reached: it may show one family of addresses alone.
+    let signals = |host: &usize| policy(*host).allow_signaling_upgrade;
+    let open: Vec<usize> = helpers.iter().copied().filter(signals).collect();
     // Who is told of a port may find another mapping there by now, where a NAT gives the same one again and again.
     let by_chance = |host| world.network.boxes_before(host).any(|nat| world.network.boxes[nat].kind.preserves_ports);
     // Who helps neither of the two by itself may have come to know them, and shows them where they are.
-    // Who permits no signaling does not say where else it is.
-    let knows = |of: usize, helper: usize, at: &SocketAddr| {
-        let is_configured = || world.hosts[of].endpoints.get(&helper).is_some_and(|known| known.contains(at));
-        policy(helper).allow_signaling_upgrade || is_configured()
-    };
-    let certain = world.network.reach_by_known(a, b, &helpers, knows);
-    match (certain, world.network.reach_at_best(a, b, &others)) {
-        (Reach::BothWays, _) if signal && !helpers.is_empty() => Promise::Signaled,
+    match (world.network.reach(a, b, &open), world.network.reach_at_best(a, b, &others)) {
+        (Reach::BothWays, _) if signal && !open.is_empty() => Promise::Signaled,
         (_, Reach::Neither) if carried && !(by_chance(a) || by_chance(b)) => Promise::OnlyCarried,
         _ if carried => Promise::Carried,
         _ => Promise::Nothing,

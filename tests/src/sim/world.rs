@@ -466,7 +466,7 @@ impl World {
             }
             Event::SessionSwitched { from, to, why, .. } => {
                 machine.deeds.switches += u64::from(from.is_some());
-                machine.deeds.losses += u64::from(*why == SwitchReason::PathLost);
+                machine.deeds.losses += u64::from(matches!(why, SwitchReason::PathLost | SwitchReason::Lossy));
                 self.coverage.hit(format!("path switch: {why}"));
                 let from = from.as_ref().map_or("nothing", |(_, class)| class.name());
                 self.coverage.hit(format!("path switch: {from} to {}", to.1.name()));
@@ -571,6 +571,8 @@ impl World {
         }
         self.look_for_forgotten_wakeups(host); // While what the node knows is what the host knows.
         self.hosts[host].peers = peers.into_iter().collect();
+        let peers = &self.hosts[host].peers;
+        self.network.audit.on_reload(host, |peer| peers.contains(&peer));
         let configs = self.hosts[host].peer_configs(&self.ids, &self.relays);
         if self.hosts[host].node.is_some() {
             self.request(host, Command::SetPeers(configs)).expect("the simulator's configurations are valid");

@@ -50,7 +50,7 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// After so many timeouts in a row, some ten seconds, nobody is there: from then on the longest pause doubles, so often.
 const HOPEFUL: u32 = 8;
-const MAX_GROWTH: u32 = 4;
+const MAX_GROWTH: u32 = 8;
 
 /// What one packet carries, as tokens of the caller.
 pub type Items<T> = heapless::Vec<T, MAX_ITEMS>;
@@ -386,7 +386,7 @@ mod tests {
             recovery.next_deadline(&rtt).since(now)
         };
         assert_eq!(after(4), MAX_TIMEOUT);
-        assert_eq!([after(1), after(1), after(30)], [2, 4, 16].map(|times| MAX_TIMEOUT * times), "nobody is there");
+        assert_eq!([after(1), after(1), after(30)], [2, 4, 256].map(|times| MAX_TIMEOUT * times), "nobody is there");
         recovery.on_alive();
         assert_eq!(recovery.next_deadline(&rtt).since(now), MS * 126);
         let probe = send(&mut recovery, now, &rtt, 7);

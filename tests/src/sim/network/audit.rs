@@ -64,6 +64,12 @@ impl Audit {
         self.lives.insert(host, (life, clock_ms));
     }
 
+    /// A host allows these peers from now on, and forgets all that it knew of others.
+    pub fn on_reload(&mut self, host: usize, allowed: impl Fn(usize) -> bool) {
+        let life = self.life(host);
+        self.taken.retain(|(by, peer), _| *by != life || allowed(*peer));
+    }
+
     /// The wall clock of a host is set.
     pub fn on_clock(&mut self, host: usize, clock_ms: i64) {
         if let Some((_, held)) = self.lives.get_mut(&host) {

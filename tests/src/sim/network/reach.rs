@@ -27,25 +27,11 @@ impl Network {
     /// What two hosts can do who exchange addresses through these, which see where they come from: nobody guesses a port,
     /// nothing is mapped beforehand, and links do as if they were whole. Of itself each knows what it was told.
     pub fn reach(&self, a: usize, b: usize, through: &[usize]) -> Reach {
-        self.reach_by_known(a, b, through, |_, _, _| true)
-    }
-
-    /// The same where `knows` says at which addresses a host may ask another one how it sees it.
-    pub fn reach_by_known(
-        &self,
-        a: usize,
-        b: usize,
-        through: &[usize],
-        knows: impl Fn(usize, usize, &SocketAddr) -> bool,
-    ) -> Reach {
-        let asked = |of: usize| {
-            let endpoints = |observer: usize| self.public_endpoints(observer).into_iter().map(move |at| (observer, at));
-            let all = through.iter().flat_map(|observer| endpoints(*observer));
-            all.filter(|(observer, at)| knows(of, *observer, at)).collect::<Vec<_>>()
-        };
-        let asked = [asked(a), asked(b)];
-        let reaches = [Family::V4, Family::V6].map(|family| self.reach_by(family, a, b, &asked));
-        reaches.into_iter().max().unwrap_or(Reach::Neither)
+        [Family::V4, Family::V6]
+            .into_iter()
+            .map(|family| self.reach_by(family, a, b, through))
+            .max()
+            .unwrap_or(Reach::Neither)
     }
 
     /// The same of hosts that know their own addresses and ports, or of peers that do.
@@ -58,14 +44,14 @@ impl Network {
         informed.reach(a, b, through)
     }
 
-    fn reach_by(&self, family: Family, a: usize, b: usize, [by_a, by_b]: &[Vec<(usize, SocketAddr)>; 2]) -> Reach {
+    fn reach_by(&self, family: Family, a: usize, b: usize, through: &[usize]) -> Reach {
         let mut fresh = Network::new(Rng::from_seed([0; 32]));
         (fresh.hosts, fresh.boxes) = (self.hosts.clone(), self.boxes.clone());
         for host in 0..fresh.hosts.len() {
             fresh.rebind(host);
         }
         let mut known =
-            BTreeMap::from([(a, fresh.candidates(family, b, by_b)), (b, fresh.candidates(family, a, by_a))]);
+            BTreeMap::from([(a, fresh.candidates(family, b, through)), (b, fresh.candidates(family, a, through))]);
         let mut arrived = BTreeSet::new();
         for (from, to) in [(a, b), (b, a)].into_iter().cycle().take(2 * ROUNDS) {
             for remote in known[&from].clone() {
@@ -87,10 +73,12 @@ impl Network {
 
     /// Where a host is by its own account, and by that of others. Of an address that it has got since it was told, it knows
     /// once it is reached there; nobody tells it of another port.
-    fn candidates(&mut self, family: Family, of: usize, asked: &[(usize, SocketAddr)]) -> BTreeSet<SocketAddr> {
+    fn candidates(&mut self, family: Family, of: usize, through: &[usize]) -> BTreeSet<SocketAddr> {
         let mut found = BTreeSet::new();
-        for (observer, endpoint) in asked.iter().filter(|(_, endpoint)| Family::of(endpoint) == family) {
-            found.extend(self.try_datagram(of, *observer, *endpoint));
+        for observer in through {
+            for endpoint in self.public_endpoints(*observer).iter().filter(|endpoint| Family::of(endpoint) == family) {
+                found.extend(self.try_datagram(of, *observer, *endpoint));
+            }
         }
         let (told, port) = &self.hosts[of].told;
         let is_known = |ip: &IpAddr| told.contains(ip) || !found.is_empty();

@@ -168,7 +168,7 @@ impl Mesh {
     /// Tells what the node said of its paths to others meanwhile.
     fn switches(&self, of: &Node, events: &mut Receiver<Event>, narrator: &mut Narrator) {
         while let Ok(event) = events.try_recv() {
-            if let Event::SessionSwitched { peer, from: Some((from, _)), to: (to, class), why } = event
+            if let Event::SessionSwitched { peer, from: Some((from, _)), to: (to, class), why, .. } = event
                 && let Some(peer) = self.nodes.iter().find(|node| node.id == peer)
             {
                 let (name, class) = (peer.machine.name, class.name());
