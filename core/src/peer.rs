@@ -398,7 +398,8 @@ impl Peer {
 
     /// When a keepalive is due, if one is needed. Traffic only moves it, so the hot path leaves the timers alone.
     fn keepalive_at(&self) -> Instant {
-        let needed = self.behind_nat && self.sessions.current.is_some();
+        // While new keys are sought, Hellos go the same way.
+        let needed = self.behind_nat && self.sessions.current.is_some() && self.greeting.is_none();
         if needed { self.last_sent + KEEPALIVE_INTERVAL } else { Instant::FAR_FUTURE }
     }
 
