@@ -230,6 +230,13 @@ impl Delivery {
         probes
     }
 
+    /// A path was shown to work: what was sent on it and not acknowledged is probed without delay.
+    pub(crate) fn on_proven(&mut self, slot: PathSlot) {
+        if let Some(recovery) = self.sent.get_mut(usize::from(slot.0)) {
+            recovery.on_alive();
+        }
+    }
+
     /// What is in flight by other paths than `preferred` goes by that one.
     pub(crate) fn on_switch(&mut self, preferred: PathSlot) {
         for (slot, recovery) in (0u8..).zip(&mut self.sent) {

@@ -304,6 +304,9 @@ impl Node {
             let ping = peer.pings.swap_remove(position);
             self.on_operator_pong(index, slot, ping, held);
         } else if peer.paths.on_pong(shared.now, slot, token, held).is_some() {
+            if let Some(delivery) = peer.delivery.as_mut() {
+                delivery.on_proven(slot);
+            }
             if let Some(relay) = peer.paths.get(slot).and_then(|path| path.via.relay())
                 && let Some(legs) = peer.legs.as_mut()
             {

@@ -44,9 +44,13 @@ const PACKET_THRESHOLD: u64 = 3;
 /// Timeouts of this many in a row without anything acknowledged are persistent congestion (RFC 9002 section 7.6.1).
 const PERSISTENT_CONGESTION: u32 = 3;
 
-/// Timeouts do not grow beyond this, save where the round trip itself is longer: a path that answers nothing is given up by
+/// Timeouts do not grow beyond this while there is hope, save where the round trip itself is longer: a path that answers nothing is given up by
 /// its liveness, and on one that merely loses much a Signal must not wait longer.
 const MAX_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// After so many timeouts in a row, some ten seconds, nobody is there: from then on the longest pause doubles, so often.
+const HOPEFUL: u32 = 8;
+const MAX_GROWTH: u32 = 8;
 
 /// What one packet carries, as tokens of the caller.
 pub type Items<T> = heapless::Vec<T, MAX_ITEMS>;
@@ -228,6 +232,11 @@ impl<T: Copy> Recovery<T> {
         outcome
     }
 
+    /// The path works, as something else has shown: what waits for its next probe need not wait longer.
+    pub fn on_alive(&mut self) {
+        self.timeouts = 0;
+    }
+
     /// Gives up what is in flight, and what is known of the way: the path is gone or another one is in its slot. Returns
     /// what was in flight.
     pub fn abandon(&mut self) -> Vec<T> {
@@ -283,7 +292,8 @@ impl<T: Copy> Recovery<T> {
     /// The probe timeout with its backoff (RFC 9002 section 6.2.1).
     fn timeout(&self, rtt: &RttEstimator) -> Duration {
         let timeout = rtt.probe_timeout() + MAX_ACK_DELAY;
-        timeout.saturating_mul(1 << self.timeouts.min(16)).min(MAX_TIMEOUT.max(timeout))
+        let longest = MAX_TIMEOUT * (1 << self.timeouts.saturating_sub(HOPEFUL).min(MAX_GROWTH));
+        timeout.saturating_mul(1 << self.timeouts.min(16)).min(longest.max(timeout))
     }
 }
 
@@ -368,11 +378,17 @@ mod tests {
             let outcome = recovery.on_timeout(now, &rtt);
             assert_eq!(outcome, TimedOut { lost: [].into(), probe: Some(Items::from_slice(&[7]).unwrap()) });
         }
-        for _ in 0..40 {
-            now = recovery.next_deadline(&rtt);
-            recovery.on_timeout(now, &rtt);
-        }
-        assert_eq!(recovery.next_deadline(&rtt).since(now), MAX_TIMEOUT);
+        let mut after = |timeouts| {
+            for _ in 0..timeouts {
+                now = recovery.next_deadline(&rtt);
+                recovery.on_timeout(now, &rtt);
+            }
+            recovery.next_deadline(&rtt).since(now)
+        };
+        assert_eq!(after(4), MAX_TIMEOUT);
+        assert_eq!([after(1), after(1), after(30)], [2, 4, 256].map(|times| MAX_TIMEOUT * times), "nobody is there");
+        recovery.on_alive();
+        assert_eq!(recovery.next_deadline(&rtt).since(now), MS * 126);
         let probe = send(&mut recovery, now, &rtt, 7);
         let outcome = recovery.on_ack(now + MS * 100, one(probe), Duration::ZERO, &mut rtt).unwrap();
         assert_eq!((outcome.acked, outcome.lost), ([7].into(), [7].into()));
