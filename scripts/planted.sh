@@ -10,8 +10,9 @@
 #
 # Each patch is applied to a copy of the tree, so nothing here changes. One that does not apply any more, or does not
 # compile, fails too. The first paragraph of a patch says what the mistake is. VINE_SIM_SEEDS seeds are tried (2,000), up to
-# the first that fails; where none does, the scenarios of the simulator are. A run that does not end has noticed something.
-# Seeds that fail in the tree as it is say nothing.
+# the first that fails; where none does, the scenarios of the simulator are. `Scenario: NAME` in that paragraph names those
+# to try first, because no seed is long enough. A run that does not end has noticed something. Seeds that fail in the tree as
+# it is say nothing.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -32,7 +33,7 @@ case ${1:-} in
     today=$(($(date +%s) / 86400))
     for ((i = 0; i < count && i < ${#all[@]}; i++)); do chosen+=("${all[(today * count + i) % ${#all[@]}]}"); done
     ;;
-  -*) sed -n '2,14p' "$0"; exit 2 ;;
+  -*) sed -n '2,15p' "$0"; exit 2 ;;
   ?*) chosen=("$@") ;;
 esac
 
@@ -100,9 +101,9 @@ noticed_by_seeds() {
   done
 }
 
-noticed_by_scenarios() {
+noticed_by_scenarios() { # NAME...
   local test status
-  for test in "${scenarios[@]}"; do
+  for test in "$@"; do
     build "$copy/tree" "$copy/scenario" "$test" || { echo "a build that fails: $test"; return; }
     (cd "$copy/tree/tests" && timeout "$limit" "$copy/scenario") >"$copy/output" 2>&1
     status=$?
@@ -125,8 +126,10 @@ for name in "${chosen[@]}"; do
     failures=$((failures + 1))
   else
     built=$SECONDS
-    by=$(noticed_by_seeds)
-    [ -n "$by" ] || by=$(noticed_by_scenarios)
+    mapfile -t named < <(sed -n '/^$/q; s/^Scenario: //p' "$patch")
+    by=$(noticed_by_scenarios "${named[@]}")
+    [ -n "$by" ] || by=$(noticed_by_seeds)
+    [ -n "$by" ] || by=$(noticed_by_scenarios "${scenarios[@]}")
     took="$((SECONDS - built)) s, built in $((built - from)) s"
     if [ -n "$by" ]; then
       echo "$name: noticed by $by ($took)"

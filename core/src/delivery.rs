@@ -79,10 +79,11 @@ const MAX_HEARD: usize = crate::reliable::MAX_MESSAGES;
 #[derive(Clone, Copy, Debug)]
 struct Heard {
     topic: Topic,
-    /// The session that it was sealed under, and its number on the control lane.
-    session: u32,
-    counter: u64,
+    order: Order,
 }
+
+/// Which of two envelopes was sealed later: when the keys were agreed on, and the number on the control lane under them.
+pub(crate) type Order = (Instant, u64);
 
 impl Delivery {
     /// Adds a message, encoded whole.
@@ -109,13 +110,11 @@ impl Delivery {
         self.queue.cancel_all(|topic| matches!(topic, Topic::Signal | Topic::SignalTo(_)));
     }
 
-    /// Whether a statement of the peer, sealed under the number `counter` of `session`, is its newest about `topic`: packets
-    /// overtake each other, and what replaced another may arrive before it. Any packet carries the newest statement that
-    /// there was when it was sealed, so an older one under the same keys is void.
-    pub(crate) fn is_newest(&mut self, topic: Topic, session: u32, counter: u64) -> bool {
+    /// Whether a statement of the peer is its newest about `topic`: packets overtake each other, and what replaced another may
+    /// arrive before it. Any packet carries the newest statement that there was when it was sealed, so an older one is void.
+    pub(crate) fn is_newest(&mut self, topic: Topic, order: Order) -> bool {
         if let Some(position) = self.heard.iter().position(|heard| heard.topic == topic) {
-            let known = self.heard[position];
-            if known.session == session && counter < known.counter {
+            if order < self.heard[position].order {
                 return false;
             }
             self.heard.remove(position);
@@ -123,7 +122,7 @@ impl Delivery {
         if self.heard.len() >= MAX_HEARD {
             self.heard.remove(0);
         }
-        self.heard.push(Heard { topic, session, counter });
+        self.heard.push(Heard { topic, order });
         true
     }
 
@@ -289,16 +288,18 @@ mod tests {
 
     #[test]
     fn an_older_statement_that_was_overtaken_is_void() {
+        let at = |agreed: u64, number: u64| (Instant::from_millis(agreed), number);
         let (mut delivery, about) = (Delivery::default(), |peer| Topic::Relay(RelayRole::Offer, PeerIndex(peer)));
-        assert!(delivery.is_newest(about(1), 7, 20));
-        assert!(!delivery.is_newest(about(1), 7, 19));
-        assert!(delivery.is_newest(about(1), 7, 20), "two of one envelope are in order");
-        assert!(delivery.is_newest(about(2), 7, 19), "of something else");
-        assert!(delivery.is_newest(about(1), 8, 3), "other keys begin anew");
+        assert!(delivery.is_newest(about(1), at(7, 20)));
+        assert!(!delivery.is_newest(about(1), at(7, 19)));
+        assert!(delivery.is_newest(about(1), at(7, 20)), "two of one envelope are in order");
+        assert!(delivery.is_newest(about(2), at(7, 19)), "of something else");
+        assert!(delivery.is_newest(about(1), at(8, 3)), "other keys begin anew");
+        assert!(!delivery.is_newest(about(1), at(7, 30)), "the keys before were used before");
         delivery.forget(PeerIndex(1));
-        assert!(delivery.is_newest(about(1), 8, 2), "the index is another peer's");
+        assert!(delivery.is_newest(about(1), at(8, 2)), "the index is another peer's");
         for peer in 0..1_000 {
-            assert!(delivery.is_newest(about(peer + 10), 8, 100));
+            assert!(delivery.is_newest(about(peer + 10), at(8, 100)));
         }
         assert_eq!(delivery.heard.len(), MAX_HEARD);
     }

@@ -262,6 +262,8 @@ pub(crate) struct Peer {
     pub(crate) next_fragment: u32,
     /// How many Signals of the peer are carried.
     pub(crate) carried: Bucket,
+    /// How many places from where its relayed envelopes came are asked whether it is there.
+    pub(crate) strays: Bucket,
     /// How many Signals it brings, its own and those of others.
     pub(crate) brought: Bucket,
     wanted_until: Instant,
@@ -310,6 +312,7 @@ impl Peer {
             reassembly: None,
             next_fragment: 0,
             carried: Bucket::default(),
+            strays: Bucket::default(),
             brought: Bucket::default(),
             wanted_until: Instant::ORIGIN,
             helper_until: Instant::ORIGIN,

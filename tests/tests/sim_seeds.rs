@@ -25,7 +25,7 @@ const SHRUNK: usize = 3;
 ///
 /// - `key_exhausted` takes 2^28 packets under one key, or 2^36 forgeries;
 /// - `handshake` takes a HelloAck whose bits were flipped on its way: too rare to be relied on;
-/// - `foreign_place` takes a neighbour at an address of another host's past: as rare;
+/// - `foreign_place` takes a neighbour at an address of another host's past: one seed in a thousand comes to it;
 /// - `not_ip` and `control_overflow` take a peer that has keys and does not speak as a node does;
 /// - `nested_relay` likewise: what others wrap is `unknown_session` before;
 /// - `relay_quota`, and a leg that ends by `quota`, take more channels than there are hosts, or a configured rate;
@@ -197,7 +197,7 @@ fn seeds_keep_every_rule_and_heal() {
         println!("VINE_SIM_SEED={seed}: {why}\nas short as it could be made:\n{script}");
     }
     assert!(failures.is_empty(), "{} of {count} seeds fail; see above how to repeat them", failures.len());
-    if count >= SEEDS {
+    if count >= SEEDS && !is_quick {
         assert_eq!(coverage.missing(SITUATIONS), [""; 0], "situations that no seed reached");
     }
 }

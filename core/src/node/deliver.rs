@@ -2,7 +2,7 @@
 
 use super::{Control, Node, Outgoing, PeerIndex};
 use crate::counters::DropReason;
-use crate::delivery::Topic;
+use crate::delivery::{Order, Topic};
 use crate::path::PathSlot;
 use crate::wire::{Ack, Message, RelayRole};
 
@@ -22,17 +22,11 @@ impl Node {
         self.peer(index).and_then(|peer| peer.delivery.as_ref()).is_none_or(|delivery| delivery.has_room())
     }
 
-    /// Whether a statement about a channel to `other`, sealed under the number `counter` of `session`, is the newest one.
-    pub(super) fn is_newest(
-        &mut self,
-        index: PeerIndex,
-        (role, other): (RelayRole, &[u8; 32]),
-        session: u32,
-        counter: u64,
-    ) -> bool {
+    /// Whether a statement about a channel to `other` is the newest one.
+    pub(super) fn is_newest(&mut self, index: PeerIndex, (role, other): (RelayRole, &[u8; 32]), order: Order) -> bool {
         let Some(&other) = self.by_id.get(other) else { return true }; // It is refused in any case.
         let Some((peer, _)) = self.peer_mut(index) else { return false };
-        peer.delivery.get_or_insert_default().is_newest(Topic::Relay(role, other), session, counter)
+        peer.delivery.get_or_insert_default().is_newest(Topic::Relay(role, other), order)
     }
 
     /// Sends what waits, as far as a path and its congestion window let it.

@@ -5,6 +5,7 @@ use core::time::Duration;
 
 use super::{Control, Instant, Node, Outgoing, PeerIndex, Shared};
 use crate::counters::DropReason;
+use crate::delivery::Order;
 use crate::event::{DownReason, Event};
 use crate::overlay::{IpPacket, RouteTable, clamp_mss, is_tcp_syn};
 use crate::path::{FourTuple, PathSlot, PathState, Proof, Via};
@@ -121,7 +122,7 @@ impl Node {
         let index = self.shared.indices.owner(header.session()).ok_or(DropReason::UnknownSession)?;
         let peer = self.peers.get_mut(index).ok_or(DropReason::UnknownSession)?;
         let session = peer.sessions.get_mut(header.session()).ok_or(DropReason::UnknownSession)?;
-        let takes_open_checksums = session.csum_partial;
+        let (takes_open_checksums, agreed) = (session.csum_partial, session.created);
         let length = datagram.len();
         let opened = match session.tunnel.open(datagram) {
             Ok(opened) => opened,
@@ -163,8 +164,8 @@ impl Node {
                     peer.receipts.note(now, opened.lane.0);
                     peer.paths.note_data(now, slot, || shared.rng.u64());
                 }
-                let order = (header.session(), opened.counter);
-                self.on_messages(index, order, path, slot, opened.payload).map(|()| None)
+                let sealed = (header.session(), (agreed, opened.counter));
+                self.on_messages(index, sealed, path, slot, opened.payload).map(|()| None)
             }
         };
         if changed {
@@ -222,7 +223,7 @@ impl Node {
     fn on_messages(
         &mut self,
         index: PeerIndex,
-        (session, counter): (u32, u64),
+        (session, order): (u32, Order),
         path: Via,
         slot: PathSlot,
         payload: &[u8],
@@ -264,13 +265,13 @@ impl Node {
                 }
                 Message::RelayOpen(open) => {
                     requests += 1;
-                    if self.is_newest(index, (open.role, &open.peer), session, counter) {
+                    if self.is_newest(index, (open.role, &open.peer), order) {
                         self.on_relay_open(index, &open);
                     }
                 }
                 Message::RelayClose(close) => {
                     requests += 1;
-                    if self.is_newest(index, (close.role, &close.peer), session, counter) {
+                    if self.is_newest(index, (close.role, &close.peer), order) {
                         self.on_relay_close(index, &close);
                     }
                 }

@@ -29,7 +29,7 @@ impl Node {
     /// Every path that begins this way carries less, those through a relay there too.
     fn on_too_long(&mut self, path: FourTuple, length: usize) {
         let direct = Via::Direct(path);
-        let is_there = |index: &PeerIndex| self.peer(*index).is_some_and(|peer| peer.paths.find(&direct).is_some());
+        let is_there = |index: &PeerIndex| self.peer(*index).is_some_and(|peer| peer.paths.carrier() == Some(path));
         let relay = self.relays.iter().copied().find(is_there).map(Via::Relay);
         for index in self.peers.indices() {
             let Some((peer, shared)) = self.peer_mut(index) else { continue };

@@ -5,6 +5,7 @@ use crate::counters::DropReason;
 use crate::delivery::Topic;
 use crate::path::{FourTuple, MAX_PATHS, PathClass, Via};
 use crate::peer::Peer;
+use crate::rate::Rate;
 use crate::relay::{
     LegAction, LegState, LegView, MAX_LEGS, Receiver, RelayAddress, RelayLegs, RelayOption, RelayRefusal,
 };
@@ -18,6 +19,9 @@ pub(super) struct Carriage {
     /// What goes before it, for the relay.
     pub(super) header: Option<[u8; HEADER_LEN]>,
 }
+
+/// Places from where envelopes came that are passed on for a peer, and where it was not known to be, are asked this often.
+const STRAY_RATE: Rate = Rate { units: 1, per: core::time::Duration::from_secs(2), burst: 2 };
 
 impl Node {
     /// How an envelope to `peer` leaves by `via`. `None` where the relay is not there (any more).
@@ -72,7 +76,8 @@ impl Node {
     }
 
     /// What is passed on comes from a proven path of the peer that it is taken to be from. Who knows its token may be that peer
-    /// at a new address, and have nothing else to say than what is passed on: then that address is asked.
+    /// at a new address, and have nothing else to say than what is passed on: then that address is asked. Anybody on the way
+    /// knows it too, so that is done rarely.
     fn check_source(&mut self, index: PeerIndex, path: FourTuple, length: usize) -> Result<(), DropReason> {
         let via = Via::Direct(path);
         let is_proven = |peer: &Peer| peer.paths.is_proven(&path);
@@ -80,7 +85,9 @@ impl Node {
             return Ok(());
         }
         self.check_place(index, &via)?;
-        if let Some((peer, shared)) = self.peer_mut(index).filter(|(peer, _)| peer.has_session()) {
+        if let Some((peer, shared)) = self.peer_mut(index).filter(|(peer, _)| peer.has_session())
+            && peer.strays.take(shared.now, &STRAY_RATE, 1)
+        {
             let class = peer.class_of(&via);
             peer.paths.note_arrival(shared.now, &via, class, length, || shared.rng.u64());
             self.send_probes(index);

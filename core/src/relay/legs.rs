@@ -204,9 +204,9 @@ impl RelayLegs {
     }
 
     /// The next thing to tell a relay. Call it after anything else, until there is nothing. Where a relay `may_tell` no more,
-    /// what it is to know is said later.
+    /// it is asked later; that a channel is not needed any more is said at once, as nothing repeats it.
     pub fn poll(&mut self, now: Instant, may_tell: impl Fn(PeerIndex) -> bool) -> Option<LegAction> {
-        let is_due = |leg: &&mut Leg| leg.say.is_some() && leg.not_before <= now;
+        let is_due = |leg: &&mut Leg| leg.say == Some(Statement::Open) && leg.not_before <= now;
         for leg in self.legs.iter_mut().filter(is_due).filter(|leg| !may_tell(leg.relay)) {
             leg.not_before = now + RESTATE_INTERVAL;
         }

@@ -18,6 +18,9 @@ const IDLE: Duration = Duration::from_secs(600);
 /// honest one would state those that are in doubt.
 const REQUESTS: Rate = Rate { units: 64, per: Duration::from_secs(1), burst: 512 };
 
+/// An end has the other one asked this often at most: who sleeps is not to be woken by it.
+const DOUBTS: Rate = Rate { units: 1, per: Duration::from_secs(1), burst: 2 };
+
 /// What a relay grants.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RelayLimits {
@@ -132,6 +135,8 @@ struct Channel {
     opened: Instant,
     last_used: Instant,
     check_at: Instant,
+    /// How often one end had the other told what that knows already.
+    doubts: Bucket,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -195,7 +200,8 @@ impl RelayTable {
         };
         channel.last_used = now;
         // Who says again what is known finds that nothing comes back: the other end may have given its leg up meanwhile.
-        let is_doubt = channel.ends[side].downlink.replace(address) == Some(address);
+        let is_same = channel.ends[side].downlink.replace(address) == Some(address);
+        let is_doubt = is_same && channel.doubts.take(now, &DOUBTS, 1);
         let other = &channel.ends[1 - side];
         let inform = (is_doubt || other.downlink.is_none()).then_some(other.uplink);
         Ok(Opened { answer: channel.ends[side].uplink, inform })
@@ -231,7 +237,14 @@ impl RelayTable {
             deferred: false,
             sent: Traffic::default(),
         });
-        let channel = Channel { ends, opener: from, opened: now, last_used: now, check_at: now + IDLE };
+        let channel = Channel {
+            ends,
+            opener: from,
+            opened: now,
+            last_used: now,
+            check_at: now + IDLE,
+            doubts: Bucket::default(),
+        };
         self.checks.insert((channel.check_at, index));
         self.channels[index as usize] = Some(channel);
         self.by_pair.insert(peers, index);
