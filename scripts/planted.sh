@@ -25,7 +25,7 @@ mapfile -t all < <(cd tests/planted && printf '%s\n' *.patch | sed 's/\.patch$//
 chosen=("${all[@]}") only_check=
 case ${1:-} in
   --list)
-    for name in "${all[@]}"; do printf '%-32s %s\n' "$name" "$(sed '/^$/q' "tests/planted/$name.patch" | paste -sd' ')"; done
+    for name in "${all[@]}"; do printf '%-32s %s\n' "$name" "$(sed '/^$/,$d' "tests/planted/$name.patch" | paste -sd' ')"; done
     exit ;;
   --check) only_check=1 ;;
   --rotate)
@@ -137,7 +137,7 @@ for name in "${chosen[@]}"; do
     if [ -n "$by" ]; then
       echo "$name: noticed by $by ($took)"
     else
-      echo "$name: NOT NOTICED: $(sed '/^$/q' "$patch" | paste -sd' ') ($took)"
+      echo "$name: NOT NOTICED: $(sed '/^$/,$d' "$patch" | paste -sd' ') ($took)"
       failures=$((failures + 1))
     fi
   fi
