@@ -11,8 +11,8 @@
 # Each patch is applied to a copy of the tree, so nothing here changes. One that does not apply any more, or does not
 # compile, fails too. The first paragraph of a patch says what the mistake is. VINE_SIM_SEEDS seeds are tried (2,000), up to
 # the first that fails; where none does, the scenarios of the simulator are. `Scenario: NAME` in that paragraph names those
-# to try first, because no seed is long enough. A run that does not end has noticed something. Seeds that fail in the tree as
-# it is say nothing.
+# to try first, because no seed is long enough. A run that does not end has noticed something. Seeds and scenarios that
+# fail in the tree as it is say nothing.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -25,7 +25,7 @@ mapfile -t all < <(cd tests/planted && printf '%s\n' *.patch | sed 's/\.patch$//
 chosen=("${all[@]}") only_check=
 case ${1:-} in
   --list)
-    for name in "${all[@]}"; do printf '%-32s %s\n' "$name" "$(sed '/^$/q' "tests/planted/$name.patch" | paste -sd' ')"; done
+    for name in "${all[@]}"; do printf '%-32s %s\n' "$name" "$(sed '/^$/,$d' "tests/planted/$name.patch" | paste -sd' ')"; done
     exit ;;
   --check) only_check=1 ;;
   --rotate)
@@ -102,14 +102,17 @@ noticed_by_seeds() {
 }
 
 noticed_by_scenarios() { # NAME...
-  local test status
+  local test status failed
   for test in "$@"; do
     build "$copy/tree" "$copy/scenario" "$test" || { echo "a build that fails: $test"; return; }
     (cd "$copy/tree/tests" && timeout "$limit" "$copy/scenario") >"$copy/output" 2>&1
     status=$?
     [ "$status" = 0 ] && continue
     [ "$status" = 124 ] && { echo "$test, which does not end in $limit s"; return; }
-    echo "$test: $(sed -n 's/^---- \(.*\) stdout ----$/\1/p' "$copy/output" | head -n 1)"
+    failed=$(sed -n 's/^---- \(.*\) stdout ----$/\1/p' "$copy/output" | head -n 1)
+    build . "$copy/scenario" "$test" || continue
+    (cd tests && timeout "$limit" "$copy/scenario" --exact "$failed") >"$copy/output" 2>&1 || continue
+    echo "$test: $failed"
     return
   done
 }
@@ -134,7 +137,7 @@ for name in "${chosen[@]}"; do
     if [ -n "$by" ]; then
       echo "$name: noticed by $by ($took)"
     else
-      echo "$name: NOT NOTICED: $(sed '/^$/q' "$patch" | paste -sd' ') ($took)"
+      echo "$name: NOT NOTICED: $(sed '/^$/,$d' "$patch" | paste -sd' ') ($took)"
       failures=$((failures + 1))
     fi
   fi
