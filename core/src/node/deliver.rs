@@ -55,10 +55,14 @@ impl Node {
         self.flush_delivery(index);
     }
 
-    /// A packet arrived that is to be acknowledged. Returns whether what it carries is new.
-    pub(super) fn on_packet(&mut self, index: PeerIndex, path: u8, number: u64) -> bool {
+    /// A packet arrived by `slot` that is to be acknowledged; the peer calls its path `named`. Returns whether what it carries
+    /// is new.
+    pub(super) fn on_packet(&mut self, index: PeerIndex, slot: PathSlot, named: u8, number: u64) -> bool {
         let Some((peer, shared)) = self.peer_mut(index) else { return false };
-        peer.delivery.get_or_insert_default().on_packet(shared.now, path, number)
+        let is_new = peer.delivery.get_or_insert_default().on_packet(shared.now, named, number);
+        peer.paths.note_packet(shared.now, slot, shared.rng.u64());
+        self.send_probes(index);
+        is_new
     }
 
     /// The peer acknowledges packets of this node.

@@ -249,8 +249,8 @@ impl Node {
                     self.on_close(index, session);
                     return Ok(());
                 }
-                Message::Packet { path, number } => {
-                    if !self.on_packet(index, path, number) {
+                Message::Packet { path: named, number } => {
+                    if !self.on_packet(index, slot, named, number) {
                         return Ok(()); // What it carries was dealt with, and is acknowledged again.
                     }
                 }

@@ -257,6 +257,17 @@ impl PathSet {
         true
     }
 
+    /// Notes that the peer said by a path what must be acknowledged. The acknowledgement goes by the preferred path, and a
+    /// peer that speaks by another may repeat itself because that one is dead: where nothing has proven it of late, it is
+    /// asked.
+    pub fn note_packet(&mut self, now: Instant, slot: PathSlot, token: u64) {
+        let Some((preferred, path)) = self.preferred().filter(|(preferred, _)| *preferred != slot) else { return };
+        let is_recent = path.last_proof.is_some_and(|proof| now.since(proof) < DOUBT_INTERVAL);
+        if path.state == PathState::Usable && !is_recent {
+            self.probe(now, preferred, token);
+        }
+    }
+
     /// Notes that a Ping of the peer arrived by a path: where that is one that was lost, it may work again.
     pub fn note_ping(&mut self, now: Instant, slot: PathSlot) {
         if let Some(retry) = self.get_mut(slot).and_then(|path| path.retry.as_mut()) {
@@ -873,6 +884,36 @@ mod tests {
         assert!(set.note_data(start() + MS * 300, relay, || 1));
         assert_eq!(set.mirror(), Some((relay, RELAY)));
         assert_eq!(set.poll_probe(start() + MS * 300, || 0).map(|probe| probe.slot), Some(slot));
+    }
+
+    #[test]
+    fn a_peer_that_speaks_by_another_path_has_the_preferred_one_asked() {
+        let (mut set, slot) = proven();
+        let other = set.insert(start(), at(2), PathClass::Direct);
+        set.prove(start(), other, Proof::Pong(MS * 10));
+        let late = start() + Duration::from_secs(20);
+        set.note_packet(late, slot, 7);
+        assert_eq!(set.poll_probe(late, || 0), None, "it speaks by that one");
+        set.note_packet(late, other, 7);
+        assert_eq!(set.poll_probe(late, || 0).map(|probe| probe.slot), Some(slot));
+        assert!(set.on_pong(late + MS * 10, slot, 7, Duration::ZERO).is_some());
+        set.note_packet(late + MS * 20, other, 8);
+        assert_eq!(set.poll_probe(late + MS * 20, || 0), None, "it has just answered");
+        // Nobody sends anything, and still a dead one is found and left.
+        let mut now = late + Duration::from_secs(20);
+        let end = now + Duration::from_secs(1);
+        set.note_packet(now, other, 9);
+        let mut switched = None;
+        while switched.is_none() && now < end {
+            while let Some(probe) = set.poll_probe(now, || 9) {
+                if probe.slot == other {
+                    set.on_pong(now, other, probe.token, Duration::ZERO);
+                }
+            }
+            switched = set.reselect(now, || 0);
+            now += MS;
+        }
+        assert_eq!(switched.map(|switch| (switch.to.0, switch.why)), Some((at(2), SwitchReason::PathLost)));
     }
 
     #[test]
