@@ -7,6 +7,7 @@ use crate::overlay::PeerIndex;
 use crate::path::recovery::{Blocked, Received, Recovery};
 use crate::path::{MAX_PATHS, PathSet, PathSlot};
 use crate::reliable::{Refused, Reliable, Token};
+use crate::session::PENDING_LIFETIME;
 use crate::time::Instant;
 use crate::wire::{Ack, Message, MessageWriter, RelayRole};
 
@@ -66,8 +67,8 @@ pub(crate) struct Delivery {
     blocked_until: Option<Instant>,
     /// A description of a packet is in the outbox.
     pub(crate) flushing: bool,
-    /// The latest statements of the peer, so that an older one that they overtook is known; at most [`MAX_HEARD`], the one
-    /// heard last at the end.
+    /// The latest statements of the peer, so that an older one that they overtook is known; of one topic there are several
+    /// where sessions crossed. At most [`MAX_HEARD`], the one heard last at the end.
     heard: Vec<Heard>,
 }
 
@@ -75,15 +76,35 @@ pub(crate) struct Delivery {
 /// more than that is taken in late, and put right when the channel is found silent.
 const MAX_HEARD: usize = crate::reliable::MAX_MESSAGES;
 
-/// The latest statement about something.
+/// The latest statement about something under one session.
 #[derive(Clone, Copy, Debug)]
 struct Heard {
     topic: Topic,
     order: Order,
 }
 
-/// Which of two envelopes was sealed later: when the keys were agreed on, and the number on the control lane under them.
-pub(crate) type Order = (Instant, u64);
+/// Which of two envelopes was sealed later, where that can be told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Order {
+    /// The session, by the index that the peer names it by.
+    pub(crate) session: u32,
+    /// When its keys were agreed on.
+    pub(crate) agreed: Instant,
+    /// The number on the control lane under them.
+    pub(crate) number: u64,
+}
+
+impl Order {
+    /// Whether `other` was sealed later for certain. Between sessions that crossed the peer goes to and fro until both sides
+    /// have seen which one wins, and that may be the one that was agreed on first. All that can cross is agreed on while the
+    /// other one is unconfirmed.
+    fn is_before(&self, other: &Order) -> bool {
+        if self.session == other.session {
+            return self.number < other.number;
+        }
+        self.agreed + PENDING_LIFETIME < other.agreed
+    }
+}
 
 impl Delivery {
     /// Adds a message, encoded whole.
@@ -112,13 +133,15 @@ impl Delivery {
 
     /// Whether a statement of the peer is its newest about `topic`: packets overtake each other, and what replaced another may
     /// arrive before it. Any packet carries the newest statement that there was when it was sealed, so an older one is void.
+    /// Where it cannot be told which of two is older, the one that arrives later stands: to ignore the peer's last word is
+    /// worse than to take in one that it has changed since, because nobody would repeat it.
     pub(crate) fn is_newest(&mut self, topic: Topic, order: Order) -> bool {
-        if let Some(position) = self.heard.iter().position(|heard| heard.topic == topic) {
-            if order < self.heard[position].order {
-                return false;
-            }
-            self.heard.remove(position);
+        if self.heard.iter().any(|heard| heard.topic == topic && order.is_before(&heard.order)) {
+            return false;
         }
+        // What remains is of sessions that crossed this one.
+        let is_replaced = |heard: &Order| heard.session == order.session || heard.is_before(&order);
+        self.heard.retain(|heard| heard.topic != topic || !is_replaced(&heard.order));
         if self.heard.len() >= MAX_HEARD {
             self.heard.remove(0);
         }
@@ -286,21 +309,40 @@ fn at<T: Default>(list: &mut Vec<T>, path: u8) -> Option<&mut T> {
 mod tests {
     use super::*;
 
+    /// A session for each second.
+    fn order(agreed: u32, number: u64) -> Order {
+        Order { session: agreed, agreed: Instant::from_millis(u64::from(agreed) * 1_000), number }
+    }
+
     #[test]
     fn an_older_statement_that_was_overtaken_is_void() {
-        let at = |agreed: u64, number: u64| (Instant::from_millis(agreed), number);
         let (mut delivery, about) = (Delivery::default(), |peer| Topic::Relay(RelayRole::Offer, PeerIndex(peer)));
-        assert!(delivery.is_newest(about(1), at(7, 20)));
-        assert!(!delivery.is_newest(about(1), at(7, 19)));
-        assert!(delivery.is_newest(about(1), at(7, 20)), "two of one envelope are in order");
-        assert!(delivery.is_newest(about(2), at(7, 19)), "of something else");
-        assert!(delivery.is_newest(about(1), at(8, 3)), "other keys begin anew");
-        assert!(!delivery.is_newest(about(1), at(7, 30)), "the keys before were used before");
+        assert!(delivery.is_newest(about(1), order(7, 20)));
+        assert!(!delivery.is_newest(about(1), order(7, 19)));
+        assert!(delivery.is_newest(about(1), order(7, 20)), "two of one envelope are in order");
+        assert!(delivery.is_newest(about(2), order(7, 19)), "of something else");
+        assert!(delivery.is_newest(about(1), order(127, 3)), "other keys begin anew");
+        assert!(!delivery.is_newest(about(1), order(7, 30)), "the keys before were used before");
         delivery.forget(PeerIndex(1));
-        assert!(delivery.is_newest(about(1), at(8, 2)), "the index is another peer's");
+        assert!(delivery.is_newest(about(1), order(127, 2)), "the index is another peer's");
         for peer in 0..1_000 {
-            assert!(delivery.is_newest(about(peer + 10), at(8, 100)));
+            assert!(delivery.is_newest(about(peer + 10), order(127, 100)));
         }
         assert_eq!(delivery.heard.len(), MAX_HEARD);
+    }
+
+    #[test]
+    fn sessions_that_crossed_have_no_order() {
+        let (mut delivery, topic) = (Delivery::default(), Topic::Relay(RelayRole::Offer, PeerIndex(1)));
+        assert!(delivery.is_newest(topic, order(8, 4)));
+        assert!(delivery.is_newest(topic, order(7, 10)), "the session that was agreed on first may have won");
+        assert!(delivery.is_newest(topic, order(8, 5)), "the peer goes to and fro");
+        assert!(!delivery.is_newest(topic, order(7, 9)), "what was overtaken under its own keys is void still");
+        assert!(!delivery.is_newest(topic, order(8, 4)));
+        let same_time = Order { session: 9, ..order(8, 1) };
+        assert!(delivery.is_newest(topic, same_time), "numbers under other keys say nothing");
+        assert_eq!(delivery.heard.len(), 3);
+        assert!(delivery.is_newest(topic, order(127, 1)));
+        assert_eq!(delivery.heard.len(), 1, "all that crossed is long over");
     }
 }

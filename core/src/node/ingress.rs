@@ -164,8 +164,8 @@ impl Node {
                     peer.receipts.note(now, opened.lane.0);
                     peer.paths.note_data(now, slot, || shared.rng.u64());
                 }
-                let sealed = (header.session(), (agreed, opened.counter));
-                self.on_messages(index, sealed, path, slot, opened.payload).map(|()| None)
+                let order = Order { session: header.session(), agreed, number: opened.counter };
+                self.on_messages(index, order, path, slot, opened.payload).map(|()| None)
             }
         };
         if changed {
@@ -223,7 +223,7 @@ impl Node {
     fn on_messages(
         &mut self,
         index: PeerIndex,
-        (session, order): (u32, Order),
+        order: Order,
         path: Via,
         slot: PathSlot,
         payload: &[u8],
@@ -243,10 +243,10 @@ impl Node {
                     self.on_pong(index, PathSlot(named), token, Duration::from_micros(delay_us), observed);
                 }
                 Message::Receipt { lane, largest, received } => {
-                    self.on_receipt(index, session, lane, (largest, received));
+                    self.on_receipt(index, order.session, lane, (largest, received));
                 }
                 Message::Close { .. } => {
-                    self.on_close(index, session);
+                    self.on_close(index, order.session);
                     return Ok(());
                 }
                 Message::Packet { path: named, number } => {

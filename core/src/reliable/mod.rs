@@ -8,8 +8,9 @@
 //!
 //! Messages arrive at least once and in any order. What replaced another may be overtaken by it in the network; but any
 //! packet carries the newest version that there was when it was sealed. So a receiver that keeps, for each key, the largest
-//! counter of the control lane that it was received under, and ignores messages from below, ends with the newest. Messages
-//! with a stamp of their own (Signals) need no such order.
+//! counter of the control lane that it was received under, and ignores messages from below, ends with the newest. Counters
+//! of different sessions are not compared: a later session is newer, and between two that crossed what arrives later stands.
+//! Messages with a stamp of their own (Signals) need no such order.
 
 #[cfg(test)]
 mod delivery;
