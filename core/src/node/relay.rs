@@ -80,8 +80,7 @@ impl Node {
     /// knows it too, so that is done rarely.
     fn check_source(&mut self, index: PeerIndex, path: FourTuple, length: usize) -> Result<(), DropReason> {
         let via = Via::Direct(path);
-        let is_proven = |peer: &Peer| peer.paths.is_proven(&path);
-        if self.peer(index).is_some_and(is_proven) {
+        if self.peer_mut(index).is_some_and(|(peer, shared)| peer.paths.note_passed(shared.now, &path)) {
             return Ok(());
         }
         self.check_place(index, &via)?;

@@ -138,6 +138,8 @@ pub struct Path {
     pub rtt: RttEstimator,
     /// The last evidence that what this node sends on it arrives.
     pub last_proof: Option<Instant>,
+    /// When something of the peer last came by it.
+    pub(super) last_arrival: Option<Instant>,
     /// Since when data sent on it is without receipt: when the first of it was sent, to about 10 ms.
     pub unproven: Option<Instant>,
     /// Counters and when they were used, so that a receipt tells the age of what it does not cover.
@@ -184,6 +186,7 @@ impl Path {
             state: PathState::Candidate,
             rtt: RttEstimator::default(),
             last_proof: None,
+            last_arrival: None,
             unproven: None,
             marks: VecDeque::new(),
             last_counter: None,

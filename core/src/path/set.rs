@@ -106,11 +106,13 @@ impl PathSet {
         self.iter().filter(|(_, path)| path.last_proof.is_some()).map(|(_, path)| path.via)
     }
 
-    /// Whether `arrival` is a path straight to the peer that was proven, so that what claims to be the peer's may be taken
-    /// for it without a key.
-    pub fn is_proven(&self, arrival: &FourTuple) -> bool {
-        let arrival = Via::Direct(*arrival);
-        self.find(&arrival).and_then(|slot| self.get(slot)).is_some_and(|path| path.last_proof.is_some())
+    /// Notes that something which is to be passed on for the peer came by `arrival`. Returns whether that is a path straight
+    /// to it that was proven, so that what claims to be the peer's may be taken for it without a key. Such a path is in use.
+    pub(crate) fn note_passed(&mut self, now: Instant, arrival: &FourTuple) -> bool {
+        let path = self.find(&Via::Direct(*arrival)).and_then(|slot| self.get_mut(slot));
+        let Some(path) = path.filter(|path| path.last_proof.is_some()) else { return false };
+        path.last_arrival = Some(now);
+        true
     }
 
     /// The path that data goes by. It may be suspect; it is never a mere candidate.
@@ -205,6 +207,7 @@ impl PathSet {
         let earned = AMPLIFICATION.saturating_mul(u32::try_from(length).unwrap_or(u32::MAX));
         if let Some(slot) = self.find(arrival) {
             if let Some(path) = self.get_mut(slot) {
+                path.last_arrival = Some(now);
                 path.credit = path.credit.map(|credit| credit.saturating_add(earned));
                 let (Via::Direct(held), Via::Direct(new)) = (&mut path.via, arrival) else { return (slot, false) };
                 if held.local != new.local && new.local.is_some() {
@@ -339,12 +342,15 @@ impl PathSet {
         gone
     }
 
-    /// The slot to displace: candidates before proven paths, the oldest first, never the preferred one.
+    /// The slot to displace: candidates before proven paths, the oldest first, never the preferred one. Behind some NATs what
+    /// a peer sends comes by another path than what it is sent goes by: that one is in use as well, and where it were
+    /// displaced, what is passed on for the peer would be refused.
     fn least_useful(&self) -> usize {
         let preferred = self.preferred;
+        let last_use = |path: &Path| path.last_proof.max(path.last_arrival).unwrap_or(path.created);
         self.iter()
             .filter(|(slot, _)| Some(*slot) != preferred)
-            .min_by_key(|(_, path)| (path.state != PathState::Candidate, path.last_proof.unwrap_or(path.created)))
+            .min_by_key(|(_, path)| (path.state != PathState::Candidate, last_use(path)))
             .map_or(0, |(slot, _)| usize::from(slot.0))
     }
 
@@ -815,6 +821,20 @@ mod tests {
         assert_eq!(set.iter().count(), MAX_PATHS);
         assert_eq!(set.preferred_slot(), Some(slot));
         assert!(set.find(&at(1)).is_some() && set.find(&at(99)).is_some());
+    }
+
+    #[test]
+    fn the_path_that_the_peer_sends_by_is_not_displaced() {
+        let (mut set, _) = proven();
+        let Via::Direct(from) = at(2) else { unreachable!() };
+        for port in 2..100 {
+            let now = start() + MS * 500 * u32::from(port);
+            let (slot, is_new) = set.note_arrival(now, &at(port), PathClass::Direct, 100, || 1);
+            assert!(is_new);
+            set.prove(now, slot, Proof::Pong(MS * 10));
+            assert!(set.note_passed(now, &from), "displaced by port {port}");
+        }
+        assert!(set.find(&at(3)).is_none());
     }
 
     /// `proven()` with a path by a relay beside it, and the direct one lost.
