@@ -61,16 +61,16 @@ mkdir -p "$copy/tree"
 trap 'rm -rf "$copy"' EXIT
 # The files that git knows, as they are now, with the time of now: what cargo has built of another copy is not of this one.
 git ls-files -z | tar --null --ignore-failed-read -T - -cf - | tar -xmf - -C "$copy/tree"
-# `git apply` is not to find the repository around the copy. The dependencies are those that are built already.
-export GIT_CEILING_DIRECTORIES=$copy CARGO_TARGET_DIR=$target_dir CARGO_TERM_COLOR=never RUST_BACKTRACE=0
+# `git apply` is not to find the repository around the copy. What is built of it goes to a place of its own: cargo would take
+# it for what was built of the tree that it is a copy of.
+export GIT_CEILING_DIRECTORIES=$copy CARGO_TARGET_DIR=$target_dir/planted-build CARGO_TERM_COLOR=never RUST_BACKTRACE=0
 
-# Builds a test of the tree in $1 and copies it to $2. With the features of the whole workspace, so that no dependency is
-# compiled twice.
-build() { # TREE PROGRAM TEST
+# Builds a test of the copy and puts it to $1.
+build() { # PROGRAM TEST
   local program
-  (cd "$1" && timeout 1800 cargo test --workspace --locked --no-run --test "$3") >"$copy/output" 2>&1 || return 1
-  program=$(sed -n "s/.*(\(.*$3-[0-9a-f]*\)).*/\1/p" "$copy/output" | tail -n 1)
-  cp "$(cd "$1" && realpath "$program")" "$2"
+  (cd "$copy/tree" && timeout 1800 cargo test -p vine-tests --locked --no-run --test "$2") >"$copy/output" 2>&1 || return 1
+  program=$(sed -n "s/.*(\(.*$2-[0-9a-f]*\)).*/\1/p" "$copy/output" | tail -n 1)
+  cp "$(cd "$copy/tree" && realpath "$program")" "$1"
 }
 
 # What the program $1 says of $3 seeds from $2 on, up to the first that fails.
@@ -104,27 +104,30 @@ noticed_by_seeds() {
 noticed_by_scenarios() { # NAME...
   local test status failed
   for test in "$@"; do
-    build "$copy/tree" "$copy/scenario" "$test" || { echo "a build that fails: $test"; return; }
+    build "$copy/scenario" "$test" || { echo "a build that fails: $test"; return; }
     (cd "$copy/tree/tests" && timeout "$limit" "$copy/scenario") >"$copy/output" 2>&1
     status=$?
     [ "$status" = 0 ] && continue
     [ "$status" = 124 ] && { echo "$test, which does not end in $limit s"; return; }
     failed=$(sed -n 's/^---- \(.*\) stdout ----$/\1/p' "$copy/output" | head -n 1)
-    build . "$copy/scenario" "$test" || continue
-    (cd tests && timeout "$limit" "$copy/scenario" --exact "$failed") >"$copy/output" 2>&1 || continue
+    (cd "$copy/tree" && git apply -R --whitespace=nowarn "$patch")
+    build "$copy/scenario" "$test" || status=as-it-is
+    (cd "$copy/tree" && git apply --whitespace=nowarn "$patch")
+    [ "$status" = as-it-is ] && continue
+    (cd "$copy/tree/tests" && timeout "$limit" "$copy/scenario" --exact "$failed") >"$copy/output" 2>&1 || continue
     echo "$test: $failed"
     return
   done
 }
 
-if ! build . "$copy/as-it-is" sim_seeds; then
+if ! build "$copy/as-it-is" sim_seeds; then
   echo "planted.sh: the tree as it is does not compile"; tail -n 30 "$copy/output"
   exit 1
 fi
 for name in "${chosen[@]}"; do
   patch=$(realpath "tests/planted/$name.patch") from=$SECONDS by=
   (cd "$copy/tree" && git apply --whitespace=nowarn "$patch")
-  if ! build "$copy/tree" "$copy/planted" sim_seeds; then
+  if ! build "$copy/planted" sim_seeds; then
     echo "$name: DOES NOT COMPILE"; tail -n 30 "$copy/output"
     failures=$((failures + 1))
   else
