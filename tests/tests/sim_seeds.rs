@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use vine_tests::sim::{Coverage, Script, in_parallel};
 
 /// Seeds by default: two to three minutes on two processors.
-const SEEDS: u64 = 10_000;
+const SEEDS: u64 = 8_000;
 
 /// Every so many seeds one runs twice.
 const TWICE: u64 = 8;
