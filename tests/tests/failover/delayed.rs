@@ -110,7 +110,9 @@ fn within_bounds(test: &str, rtt: Duration) {
         test,
         &format!("RTT {srtt:.0?}: a ping stands still {answered:.0?}, a stream of datagrams {unanswered:.0?}"),
     );
-    assert!(answered.max(unanswered) <= 3 * srtt + BEYOND, "{answered:?} {unanswered:?}");
+    // So much lies between two of them when nothing is cut.
+    let outage = answered.max(unanswered).saturating_sub(INTERVAL);
+    assert!(outage <= 3 * srtt + BEYOND, "{answered:?} {unanswered:?}");
 }
 
 #[test]
