@@ -102,6 +102,7 @@ mod counters;
 mod delivery;
 mod event;
 pub mod identity;
+pub mod log;
 pub mod membership;
 pub mod node;
 pub mod overlay;

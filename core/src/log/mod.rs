@@ -1,0 +1,3 @@
+//! The log: durable here first, delivered in order, the same on every node in the end.
+
+pub mod disk;
