@@ -3,3 +3,4 @@
 pub mod disk;
 pub mod scan;
 pub mod segment;
+pub mod writer;

@@ -98,7 +98,7 @@ impl Scan {
     }
 
     /// What comes next.
-    pub fn next(&mut self) -> ScanStep<'_> {
+    pub fn step(&mut self) -> ScanStep<'_> {
         loop {
             if self.at >= self.file_end {
                 return self.finish();
@@ -221,7 +221,7 @@ mod tests {
         let mut scan = Scan::new(NONCE, FRAMES_AT, file.len() as u64, sealed_at);
         let mut found = Vec::new();
         loop {
-            match scan.next() {
+            match scan.step() {
                 ScanStep::Read { offset, len } => {
                     assert!((1..=READ_MAX).contains(&len));
                     let end = (offset + u64::from(len)).min(file.len() as u64);
