@@ -23,7 +23,7 @@ use blake2::digest::consts::U8;
 use blake2::{Blake2s, Digest};
 use curve25519_dalek::edwards::CompressedEdwardsY;
 use curve25519_dalek::traits::IsIdentity;
-use ed25519_dalek::SigningKey;
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use x25519_dalek::StaticSecret;
 use zeroize::Zeroizing;
 
@@ -43,7 +43,7 @@ const CHECKSUM_CHARS: usize = 6;
 
 /// The secret of one machine, wiped from memory when dropped.
 ///
-/// Everything else is derived from its 32-byte seed: the [`PeerId`], the Noise static key and, later, signatures.
+/// Everything else is derived from its 32-byte seed: the [`PeerId`], the Noise static key and signatures.
 pub struct Identity {
     signing: SigningKey,
     peer_id: PeerId,
@@ -63,6 +63,13 @@ impl Identity {
     /// The public name of this identity.
     pub fn peer_id(&self) -> PeerId {
         self.peer_id
+    }
+
+    /// Signs `message` (Ed25519, RFC 8032, section 5.1.6). The same message has the same signature every time.
+    ///
+    /// What is signed begins with a text of its own for each use, so that a signature never serves for something else.
+    pub fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.signing.sign(message).to_bytes()
     }
 
     /// The secret Noise static key; its public half is [`PeerId::x25519`] of [`Identity::peer_id`].
@@ -136,6 +143,19 @@ impl PeerId {
         &self.0
     }
 
+    /// Whether the holder of this key signed `message`.
+    ///
+    /// Strict: of all that RFC 8032, section 5.1.7, lets an implementation accept, only what every one accepts, so that all
+    /// nodes agree on what is signed.
+    ///
+    /// # Errors
+    ///
+    /// [`BadSignature`].
+    pub fn verify(&self, message: &[u8], signature: &[u8; 64]) -> Result<(), BadSignature> {
+        let key = VerifyingKey::from_bytes(&self.0).map_err(|_| BadSignature)?;
+        key.verify_strict(message, &Signature::from_bytes(signature)).map_err(|_| BadSignature)
+    }
+
     /// The same key in X25519 form: the Noise static public key of this peer (RFC 7748, section 4.1).
     ///
     /// The map forgets the sign, so two PeerIds can share one u-coordinate; a configuration that names both is refused.
@@ -191,6 +211,11 @@ impl fmt::Debug for Fingerprint {
         fmt::Display::fmt(self, f)
     }
 }
+
+/// A signature is not that of this key over this message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the signature is not valid")]
+pub struct BadSignature;
 
 /// Why 32 bytes are not a [`PeerId`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -357,6 +382,45 @@ mod tests {
             identity.to_secret_text().as_str(),
             "vinesecret1n4smr800l4dxpw5yft6f9mpvc3zyn3tf0vexjxts8wkqx89w0asqdk372l"
         );
+    }
+
+    #[test]
+    fn signatures_are_those_of_rfc_8032() {
+        // Section 7.1, test 1: the empty message.
+        const SIGNATURE: [u8; 64] = [
+            0xe5, 0x56, 0x43, 0x00, 0xc3, 0x60, 0xac, 0x72, 0x90, 0x86, 0xe2, 0xcc, 0x80, 0x6e, 0x82, 0x8a, 0x84, 0x87,
+            0x7f, 0x1e, 0xb8, 0xe5, 0xd9, 0x74, 0xd8, 0x73, 0xe0, 0x65, 0x22, 0x49, 0x01, 0x55, 0x5f, 0xb8, 0x82, 0x15,
+            0x90, 0xa3, 0x3b, 0xac, 0xc6, 0x1e, 0x39, 0x70, 0x1c, 0xf9, 0xb4, 0x6b, 0xd2, 0x5b, 0xf5, 0xf0, 0x59, 0x5b,
+            0xbe, 0x24, 0x65, 0x51, 0x41, 0x43, 0x8e, 0x7a, 0x10, 0x0b,
+        ];
+        let identity = Identity::from_seed(SEED);
+        assert_eq!(identity.sign(b""), SIGNATURE);
+        assert_eq!(identity.peer_id().verify(b"", &SIGNATURE), Ok(()));
+        assert_eq!(identity.peer_id().verify(b"x", &SIGNATURE), Err(BadSignature));
+        assert_eq!(Identity::from_seed([1; 32]).peer_id().verify(b"", &SIGNATURE), Err(BadSignature));
+    }
+
+    #[test]
+    fn a_signature_has_one_form() {
+        let identity = Identity::from_seed(SEED);
+        let signature = identity.sign(b"message");
+        for bit in 0..signature.len() * 8 {
+            let mut other = signature;
+            other[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(identity.peer_id().verify(b"message", &other), Err(BadSignature), "bit {bit}");
+        }
+        // The same scalar, larger by the order of the group.
+        const ORDER: [u8; 32] = [
+            0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0, 0,
+            0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+        ];
+        let mut unreduced = signature;
+        let mut carry = 0;
+        for (byte, add) in unreduced[32..].iter_mut().zip(ORDER) {
+            let sum = u16::from(*byte) + u16::from(add) + carry;
+            (*byte, carry) = (sum as u8, sum >> 8);
+        }
+        assert_eq!(identity.peer_id().verify(b"message", &unreduced), Err(BadSignature));
     }
 
     #[test]

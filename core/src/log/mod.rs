@@ -1,5 +1,14 @@
 //! The log: durable here first, delivered in order, the same on every node in the end.
 
+pub mod clock;
+pub mod commit;
 pub mod disk;
+pub mod op;
+pub mod report;
 pub mod scan;
 pub mod segment;
+pub mod writer;
+
+pub use clock::{Hlc, HybridClock, KV_HORIZON};
+pub use commit::{Commit, CommitHash, Draft, Genesis, Header, LogId, Record, Tip, verify_run};
+pub use op::{Op, Ops, OpsBuilder};

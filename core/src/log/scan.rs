@@ -6,7 +6,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::disk::{DiskError, READ_MAX};
+use super::disk::READ_MAX;
 use super::segment::{ALIGN, FRAME_HEADER, FRAMES_AT, FrameAt, FrameHeader, decode_frame};
 
 /// What is asked for again, piece by piece, where a large read failed: the block of a disk.
@@ -92,13 +92,18 @@ impl Scan {
         }
     }
 
+    /// Where the scan is, in bytes from the beginning of the file.
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+
     /// Bytes that the disk would not read so far.
     pub fn unreadable(&self) -> u64 {
         self.unreadable
     }
 
     /// What comes next.
-    pub fn next(&mut self) -> ScanStep<'_> {
+    pub fn step(&mut self) -> ScanStep<'_> {
         loop {
             if self.at >= self.file_end {
                 return self.finish();
@@ -135,7 +140,7 @@ impl Scan {
     }
 
     /// The bytes that were asked for cannot be read. They count as damaged, in pieces as small as the disk's.
-    pub fn feed_failed(&mut self, _error: DiskError) {
+    pub fn feed_failed(&mut self) {
         let asked = self.wanted();
         if asked > SMALL_READ {
             self.careful_until = self.buffered_end() + u64::from(asked);
@@ -188,12 +193,10 @@ impl Scan {
 
 #[cfg(test)]
 mod tests {
-    use super::super::disk::DiskErrorKind;
     use super::super::segment::{FrameKind, encode_frame, frame_len};
     use super::*;
 
     const NONCE: [u8; 16] = [9; 16];
-    const ERROR: DiskError = DiskError { kind: DiskErrorKind::Io, code: 5 };
 
     /// A segment with a frame for each body, `zeros` bytes behind the last, and where the frames end.
     fn segment(bodies: &[usize], zeros: usize) -> (Vec<u8>, u64) {
@@ -221,12 +224,12 @@ mod tests {
         let mut scan = Scan::new(NONCE, FRAMES_AT, file.len() as u64, sealed_at);
         let mut found = Vec::new();
         loop {
-            match scan.next() {
+            match scan.step() {
                 ScanStep::Read { offset, len } => {
                     assert!((1..=READ_MAX).contains(&len));
                     let end = (offset + u64::from(len)).min(file.len() as u64);
                     if offset < broken.end && end > broken.start {
-                        scan.feed_failed(ERROR);
+                        scan.feed_failed();
                     } else {
                         scan.feed(&file[offset as usize..end as usize]);
                     }
