@@ -5,13 +5,10 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 use vine_core::log::disk::{DiskDone, DiskError, DiskErrorKind, DiskOp, DiskResult, FileId};
-
-use crate::fill::{Fill, fill_at_once};
 
 /// Files that are kept open; what is written and not yet synced stays open beyond that.
 const MAX_OPEN: usize = 64;
@@ -49,9 +46,7 @@ pub struct Files {
 
 #[derive(Debug)]
 struct Open {
-    file: Arc<File>,
-    /// Zeros are still being written to it.
-    fill: Option<Fill>,
+    file: File,
     /// Something was written and not synced: a descriptor that is closed now would never hear that it failed.
     is_dirty: bool,
     used: u64,
@@ -139,11 +134,10 @@ impl Files {
         let path = self.path(id);
         if self.has_room(size)? {
             let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-            let file = Arc::new(file);
-            match self.prepare(&file, size) {
-                Ok(fill) => {
+            match self.reserve(&file, size) {
+                Ok(()) => {
                     self.uses += 1;
-                    self.open.insert(id, Open { file, fill, is_dirty: true, used: self.uses });
+                    self.open.insert(id, Open { file, is_dirty: true, used: self.uses });
                     return Ok(());
                 }
                 Err(error) => {
@@ -157,25 +151,20 @@ impl Files {
         Err(if path.exists() { Errno::EXIST.into() } else { io::ErrorKind::StorageFull.into() })
     }
 
-    /// Reserves the space of a new file and begins to fill it.
-    fn prepare(&self, file: &Arc<File>, size: u64) -> io::Result<Option<Fill>> {
+    /// Gives a new file its length and its space. That its blocks are also filled is the log's concern, which does so ahead
+    /// of its writes.
+    fn reserve(&self, file: &File, size: u64) -> io::Result<()> {
         if size == 0 {
-            return Ok(None);
+            return Ok(());
         }
-        match retry(|| rustix::fs::fallocate(&**file, FallocateFlags::empty(), 0, size)) {
+        match retry(|| rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size)) {
             Ok(()) => {}
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
-                // Only what is written is reserved here, so it has to be written now.
-                fill_at_once(file, size)?;
-                return if self.has_room(0)? { Ok(None) } else { Err(io::ErrorKind::StorageFull.into()) };
-            }
+            // Here only what is written is reserved.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => fill(file, size)?,
             Err(errno) => return Err(errno.into()),
         }
         // Others write to this file system too.
-        if !self.has_room(0)? {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        Fill::start(file, size)
+        if self.has_room(0)? { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
     }
 
     /// Whether the reserve is still free when `size` bytes more are taken.
@@ -190,7 +179,7 @@ impl Files {
     }
 
     fn write(&mut self, id: FileId, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let open = self.filled(id)?;
+        let open = self.opened(id)?;
         open.is_dirty = true;
         open.file.write_all_at(bytes, offset)
     }
@@ -212,25 +201,16 @@ impl Files {
     }
 
     fn sync(&mut self, id: FileId) -> io::Result<()> {
-        let open = self.filled(id)?;
+        let open = self.opened(id)?;
         open.file.sync_data()?;
         open.is_dirty = false;
         Ok(())
     }
 
     fn truncate(&mut self, id: FileId, size: u64) -> io::Result<()> {
-        let open = self.filled(id)?;
+        let open = self.opened(id)?;
         open.is_dirty = true;
         open.file.set_len(size)
-    }
-
-    /// The open file, filled to its end.
-    fn filled(&mut self, id: FileId) -> io::Result<&mut Open> {
-        let open = self.opened(id)?;
-        if let Some(fill) = open.fill.take() {
-            fill.finish()?;
-        }
-        Ok(open)
     }
 
     fn opened(&mut self, id: FileId) -> io::Result<&mut Open> {
@@ -243,8 +223,8 @@ impl Files {
         let open = match self.open.entry(id) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
-                let file = Arc::new(OpenOptions::new().read(true).write(!self.read_only).open(path)?);
-                entry.insert(Open { file, fill: None, is_dirty: false, used: 0 })
+                let file = OpenOptions::new().read(true).write(!self.read_only).open(path)?;
+                entry.insert(Open { file, is_dirty: false, used: 0 })
             }
         };
         open.used = self.uses;
@@ -252,7 +232,7 @@ impl Files {
     }
 
     fn close_oldest(&mut self, but: FileId) {
-        let idle = self.open.iter().filter(|(id, open)| **id != but && !open.is_dirty && open.fill.is_none());
+        let idle = self.open.iter().filter(|(id, open)| **id != but && !open.is_dirty);
         if let Some(oldest) = idle.min_by_key(|(_, open)| open.used).map(|(id, _)| *id) {
             self.open.remove(&oldest);
         }
@@ -291,6 +271,18 @@ fn make_dir(dir: &Path) -> Result<(), FileSystemError> {
     made.map_err(|error| FileSystemError { what: "make the directory", path: dir.to_owned(), error })?;
     let synced = File::open(parent).and_then(|parent| parent.sync_all());
     synced.map_err(|error| FileSystemError { what: "sync the directory", path: parent.to_owned(), error })
+}
+
+/// Writes zeros over the first `size` bytes of `file`.
+fn fill(file: &File, size: u64) -> io::Result<()> {
+    let zeros = vec![0; 64 * 1024];
+    let mut at = 0;
+    while at < size {
+        let len = size.saturating_sub(at).min(zeros.len() as u64);
+        file.write_all_at(zeros.get(..usize::try_from(len).unwrap_or(0)).unwrap_or_default(), at)?;
+        at += len;
+    }
+    file.sync_data() // Some file systems take the space no earlier.
 }
 
 /// Calls `call` until no signal interrupts it.
