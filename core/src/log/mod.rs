@@ -1,10 +1,12 @@
 //! The log: durable here first, delivered in order, the same on every node in the end.
 
+pub mod chain;
 pub mod clock;
 pub mod commit;
 pub mod disk;
 pub mod op;
 
+pub use chain::{Accept, Chains, LogState, Refusal};
 pub use clock::{Hlc, HybridClock, KV_HORIZON};
 pub use commit::{Commit, CommitHash, Draft, Genesis, Header, LogId, Record, Tip, verify_run};
 pub use op::{Op, Ops, OpsBuilder};
