@@ -16,6 +16,7 @@ pub mod store;
 pub mod view;
 pub mod writer;
 
+pub use chain::{Accept, Chains, LogState, Refusal};
 pub use clock::{Hlc, HybridClock, KV_HORIZON};
 pub use commit::{Commit, CommitHash, Draft, Genesis, Header, LogId, Record, Tip, verify_run};
 pub use op::{Op, Ops, OpsBuilder};
