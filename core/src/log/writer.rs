@@ -16,6 +16,7 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use super::disk::{DiskError, DiskErrorKind, DiskOp, DiskResult, FileId, Token};
+use super::recover::SegmentInfo;
 use super::segment::{FRAMES_AT, FrameHeader, FrameKind, Lsn, Previous, SegmentHeader, encode_frame, frame_len};
 use crate::rng::Rng;
 use crate::time::Instant;
@@ -143,6 +144,7 @@ struct Segment {
     size: u64,
     base: Lsn,
     nonce: [u8; 16],
+    first_ordinal: u64,
     /// Where the next frame goes: behind all that was pushed.
     at: u64,
 }
@@ -232,10 +234,11 @@ impl Writer {
         self.tail.total
     }
 
-    /// The segment that is written into, with the place up to which it is durable.
-    pub fn open_segment(&self) -> Option<(FileId, [u8; 16], Lsn, u64)> {
+    /// The segment that is written into; it ends where it is durable.
+    pub fn open_segment(&self) -> Option<SegmentInfo> {
         let current = self.current.as_ref()?;
-        Some((current.file, current.nonce, current.base, self.synced.saturating_sub(current.base)))
+        let &Segment { file, base, nonce, first_ordinal, .. } = current;
+        Some(SegmentInfo { file, nonce, base, first_ordinal, end: self.synced.saturating_sub(base) })
     }
 
     /// The next operation for the disk.
@@ -472,8 +475,8 @@ impl Writer {
     fn switched(&mut self) {
         let Some(header) = self.switching.take() else { return };
         self.ahead = None;
-        let SegmentHeader { file, size, base, nonce, .. } = header;
-        self.current = Some(Segment { file, size, base, nonce, at: FRAMES_AT });
+        let SegmentHeader { file, size, base, nonce, first_ordinal, .. } = header;
+        self.current = Some(Segment { file, size, base, nonce, first_ordinal, at: FRAMES_AT });
         self.synced = base + FRAMES_AT;
         // The header vouches for what lies before it.
         self.vouched = self.vouched.max(base);
