@@ -13,6 +13,8 @@ pub mod report;
 pub mod scan;
 pub mod segment;
 pub mod store;
+#[cfg(test)]
+mod tests;
 pub mod view;
 pub mod writer;
 
