@@ -5,8 +5,10 @@ pub mod clock;
 pub mod commit;
 pub mod disk;
 pub mod op;
+pub mod view;
 
 pub use chain::{Accept, Chains, LogState, Refusal};
 pub use clock::{Hlc, HybridClock, KV_HORIZON};
 pub use commit::{Commit, CommitHash, Draft, Genesis, Header, LogId, Record, Tip, verify_run};
 pub use op::{Op, Ops, OpsBuilder};
+pub use view::View;
