@@ -1,5 +1,6 @@
 //! The log: durable here first, delivered in order, the same on every node in the end.
 
+pub mod archive;
 pub mod chain;
 pub mod clock;
 pub mod commit;
