@@ -248,7 +248,6 @@ impl Committer {
     pub(super) fn handle_disk(
         &mut self,
         now: Instant,
-        unix: UnixTime,
         token: Token,
         result: DiskResult,
         replay: &mut Replay,
@@ -263,7 +262,6 @@ impl Committer {
             }
             Some(WriterEvent::Room) | None => {}
         }
-        self.pump(now, unix, replay, out);
     }
 
     /// Tells the reader how far the segments are durable.

@@ -209,6 +209,8 @@ enum State {
 pub struct Store {
     config: StoreConfig,
     rng: Rng,
+    /// The time of the last input.
+    now: Instant,
     unix: UnixTime,
     state: State,
     reading: Option<(Ticket, Reading)>,
@@ -236,6 +238,7 @@ impl Store {
         Store {
             config,
             rng: Rng::from_seed(seed),
+            now: Instant::ORIGIN,
             unix,
             state: State::Recovering(Box::new(recovery)),
             reading: None,
@@ -248,7 +251,14 @@ impl Store {
     }
 
     /// The next thing to do.
+    ///
+    /// All that was handed in before becomes one commit here: who has more at hand hands that in first.
     pub fn poll_effect(&mut self) -> Option<Effect> {
+        if let State::Open(open) = &mut self.state
+            && let Some(committer) = &mut open.committer
+        {
+            committer.pump(self.now, self.unix, &mut open.replay, &mut self.out);
+        }
         if let Some(effect) = self.out.effects.pop_front() {
             return Some(effect);
         }
@@ -288,7 +298,8 @@ impl Store {
         } else if let State::Open(open) = &mut self.state
             && let Some(committer) = &mut open.committer
         {
-            committer.handle_disk(now, self.unix, token, result, &mut open.replay, &mut self.out);
+            self.now = now;
+            committer.handle_disk(now, token, result, &mut open.replay, &mut self.out);
             committer.note_segments(&mut open.segments);
         }
         self.is_closed();
@@ -443,9 +454,8 @@ impl Store {
     fn with_committer<T>(&mut self, now: Instant, act: impl FnOnce(&mut Committer, &mut Replay) -> T) -> Option<T> {
         let State::Open(open) = &mut self.state else { return None };
         let committer = open.committer.as_mut()?;
-        let done = act(committer, &mut open.replay);
-        committer.pump(now, self.unix, &mut open.replay, &mut self.out);
-        Some(done)
+        self.now = now;
+        Some(act(committer, &mut open.replay))
     }
 
     fn is_closed(&mut self) {
