@@ -1,18 +1,21 @@
 //! Forms commits of what waits, and takes them up when they are durable.
 
 use alloc::collections::VecDeque;
+use alloc::vec;
 use alloc::vec::Vec;
 
-use super::chain::{Accept, Chains, Refusal};
-use super::clock::{Hlc, HybridClock, KV_HORIZON};
+use bytes::Bytes;
+
+use super::chain::{Accept, Chains, MAX_LOGS, Refusal};
+use super::clock::HybridClock;
 use super::commit::{Commit, CommitHash, Draft, Genesis, HEAD_LEN, LogId, Record};
-use super::disk::{DiskOp, DiskResult, Token};
+use super::disk::{DiskResult, Token};
 use super::op::{MAX_COMMIT, MAX_COMMIT_OPS, Op, OpsBuilder};
 use super::recover::SegmentInfo;
 use super::replay::Replay;
 use super::segment::{FrameKind, frame_len};
 use super::store::{AppendError, Effect, MAX_IMPORT, MAX_QUEUED, MAX_QUEUED_BYTES, StoreEvent, Ticket};
-use super::view::View;
+use super::view::{Reservation, View};
 use super::writer::{Room, Stopped, Writer, WriterEvent};
 use crate::config::NetworkId;
 use crate::identity::PeerId;
@@ -36,21 +39,30 @@ struct Waiting {
     ticket: Ticket,
     ops: Vec<Op>,
     bytes: usize,
+    reservation: Option<Reservation>,
+}
+
+/// Who is told that a part of a commit is durable.
+#[derive(Debug)]
+struct Answer {
+    ticket: Ticket,
+    count: u32,
+    reservation: Option<Reservation>,
 }
 
 /// A draft that is being signed.
 #[derive(Debug)]
 struct Signing {
     token: Token,
-    answers: Vec<(Ticket, u32)>,
+    answers: Vec<Answer>,
     reserved: u64,
 }
 
 /// What goes to the disk at once.
 #[derive(Debug)]
 enum Batch {
-    /// A commit of the owner's, with the appends that it is made of.
-    Own { commit: Commit, answers: Vec<(Ticket, u32)>, reserved: u64 },
+    /// A commit of the owner's, with the appends that it is made of; the first one of its log with that log's beginning.
+    Own { genesis: Option<Genesis>, commit: Commit, answers: Vec<Answer>, reserved: u64 },
     /// Records of others, and the chains as they are with them.
     Import { ticket: Ticket, records: Vec<Record>, chains: Chains, known: u32 },
 }
@@ -91,7 +103,13 @@ pub(super) struct Committer {
 }
 
 impl Committer {
-    pub(super) fn new(writer: Writer, network_id: NetworkId, owner: PeerId, nonce: [u8; 16], replay: &Replay) -> Committer {
+    pub(super) fn new(
+        writer: Writer,
+        network_id: NetworkId,
+        owner: PeerId,
+        nonce: [u8; 16],
+        replay: &Replay,
+    ) -> Committer {
         Committer {
             writer,
             network_id,
@@ -143,27 +161,56 @@ impl Committer {
         self.closing = true;
     }
 
-    /// The stamp of a write of `key`: later than every other one of the key that this node has seen or given.
-    pub(super) fn stamp(&mut self, unix: UnixTime, view: &mut View, key: &[u8]) -> Result<Hlc, AppendError> {
-        let stamp = view.reserve(key, self.clock.tick(unix));
-        if stamp >= KV_HORIZON { Err(AppendError::Clock) } else { Ok(stamp) }
+    /// Writes a key: a value, or that it has none any more.
+    pub(super) fn write_key(
+        &mut self,
+        unix: UnixTime,
+        view: &mut View,
+        ticket: Ticket,
+        key: Bytes,
+        value: Option<Bytes>,
+    ) -> Result<(), AppendError> {
+        self.is_open()?;
+        let reservation = view.reserve(&key, value.as_ref().map(Bytes::len), self.clock.tick(unix))?;
+        let stamp = reservation.stamp();
+        let op = match value {
+            Some(value) => Op::Put { stamp, key, value },
+            None => Op::Delete { stamp, key },
+        };
+        match self.check(core::slice::from_ref(&op)) {
+            Ok(bytes) => self.enqueue(Waiting { ticket, ops: vec![op], bytes, reservation: Some(reservation) }),
+            Err(error) => {
+                view.release(reservation);
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn append(&mut self, ticket: Ticket, ops: Vec<Op>) -> Result<(), AppendError> {
         self.is_open()?;
+        let bytes = self.check(&ops)?;
+        self.enqueue(Waiting { ticket, ops, bytes, reservation: None });
+        Ok(())
+    }
+
+    /// Whether the ops of an append can be taken, and their bytes.
+    fn check(&self, ops: &[Op]) -> Result<usize, AppendError> {
         ops.iter().try_for_each(Op::check)?;
         let bytes = ops.iter().map(Op::encoded_len).sum();
         match ops.len() {
-            0 => return Err(AppendError::Empty),
-            ops if ops > MAX_COMMIT_OPS || bytes > MAX_COMMIT => return Err(AppendError::TooLarge { ops, bytes }),
-            _ => {}
+            0 => Err(AppendError::Empty),
+            ops if ops > MAX_COMMIT_OPS || bytes > MAX_COMMIT => Err(AppendError::TooLarge { ops, bytes }),
+            _ if self.queue.len() >= MAX_QUEUED || self.queued_bytes + bytes > MAX_QUEUED_BYTES => {
+                Err(AppendError::Busy)
+            }
+            _ => Ok(bytes),
         }
-        if self.queue.len() >= MAX_QUEUED || self.queued_bytes + bytes > MAX_QUEUED_BYTES {
-            return Err(AppendError::Busy);
-        }
-        self.queued_bytes += bytes;
-        self.queue.push_back(Waiting { ticket, ops, bytes });
-        Ok(())
+    }
+
+    fn enqueue(&mut self, waiting: Waiting) {
+        self.queued_bytes += waiting.bytes;
+        self.queue.push_back(waiting);
     }
 
     pub(super) fn import(&mut self, ticket: Ticket, records: Vec<Record>) -> Result<(), AppendError> {
@@ -187,18 +234,20 @@ impl Committer {
     }
 
     pub(super) fn handle_signed(&mut self, token: Token, commit: Commit) {
-        let Some(Signing { answers, reserved, .. }) = self.signing.take_if(|signing| signing.token == token) else { return };
+        let Some(Signing { answers, reserved, .. }) = self.signing.take_if(|signing| signing.token == token) else {
+            return;
+        };
         if let Some(log) = &mut self.log {
             log.next = commit.next_seq();
             log.head = commit.hash();
         }
-        self.formed.push_back(Batch::Own { commit, answers, reserved });
+        let genesis = self.genesis.take();
+        self.formed.push_back(Batch::Own { genesis, commit, answers, reserved });
     }
 
     pub(super) fn handle_disk(
         &mut self,
         now: Instant,
-        unix: UnixTime,
         token: Token,
         result: DiskResult,
         replay: &mut Replay,
@@ -213,7 +262,6 @@ impl Committer {
             }
             Some(WriterEvent::Room) | None => {}
         }
-        self.pump(now, unix, replay, out);
     }
 
     /// Tells the reader how far the segments are durable.
@@ -248,16 +296,20 @@ impl Committer {
             return;
         }
         while let Some(batch) = self.formed.pop_front() {
-            if let Some(genesis) = self.genesis.take() {
-                self.writer.push(FrameKind::Genesis, 0, self.next_pushed, &[&genesis.encode()]);
-            }
-            if let Batch::Own { commit, reserved, .. } = &batch {
+            if let Batch::Own { genesis, commit, reserved, .. } = &batch {
                 self.reserved -= reserved;
+                if let Some(genesis) = genesis {
+                    self.push_genesis(genesis);
+                }
                 self.push_commit(commit);
             }
             self.flying.push(batch);
         }
         self.writer.flush(now);
+    }
+
+    fn push_genesis(&mut self, genesis: &Genesis) {
+        self.writer.push(FrameKind::Genesis, 0, self.next_pushed, &[&genesis.encode()]);
     }
 
     fn push_commit(&mut self, commit: &Commit) {
@@ -275,6 +327,10 @@ impl Committer {
             return;
         }
         let (appends, bytes) = self.next_commit();
+        if self.log.is_none() && replay.chains.iter().len() >= MAX_LOGS {
+            self.fail_queue(AppendError::TooManyLogs, &mut replay.view, out);
+            return;
+        }
         let genesis_len = self.begin_log(replay);
         let needed = frame_len(HEAD_LEN + bytes) + genesis_len;
         match self.writer.reserve(now, self.reserved + needed, self.next_pushed) {
@@ -287,9 +343,9 @@ impl Committer {
         }
         let mut ops = OpsBuilder::new();
         let mut answers = Vec::with_capacity(appends);
-        for Waiting { ticket, ops: of_append, bytes } in self.queue.drain(..appends) {
+        for Waiting { ticket, ops: of_append, bytes, reservation } in self.queue.drain(..appends) {
             self.queued_bytes -= bytes;
-            answers.push((ticket, of_append.len() as u32));
+            answers.push(Answer { ticket, count: of_append.len() as u32, reservation });
             for op in &of_append {
                 ops.push(op).expect("next_commit took as many as fit, and append checked each");
             }
@@ -349,7 +405,8 @@ impl Committer {
             Err((record, refusal)) => out.events.push_back(StoreEvent::ImportRefused { ticket, record, refusal }),
             Ok((chains, new)) => {
                 let known = records.len() as u32 - new.iter().filter(|is_new| **is_new).count() as u32;
-                let records = records.into_iter().zip(new).filter_map(|(record, is_new)| is_new.then_some(record)).collect();
+                let records =
+                    records.into_iter().zip(new).filter_map(|(record, is_new)| is_new.then_some(record)).collect();
                 self.fly_import(now, Batch::Import { ticket, records, chains, known }, replay, out);
             }
         }
@@ -360,12 +417,8 @@ impl Committer {
         let is_empty = records.is_empty();
         for record in records {
             match record {
-                Record::Genesis(genesis) => self.writer.push(FrameKind::Genesis, 0, self.next_pushed, &[&genesis.encode()]),
-                Record::Commit(commit) => {
-                    let count = commit.header().count;
-                    self.writer.push(FrameKind::Commit, count, self.next_pushed, &[commit.bytes()]);
-                    self.next_pushed += u64::from(count);
-                }
+                Record::Genesis(genesis) => self.push_genesis(genesis),
+                Record::Commit(commit) => self.push_commit(commit),
             }
         }
         self.flying.push(batch);
@@ -379,13 +432,15 @@ impl Committer {
     fn durable(&mut self, replay: &mut Replay, out: &mut Outbox) {
         for batch in core::mem::take(&mut self.flying) {
             match batch {
-                Batch::Own { commit, answers, .. } => own_durable(replay, &commit, answers, out),
+                Batch::Own { genesis, commit, answers, .. } => {
+                    own_durable(replay, genesis.as_ref(), &commit, answers, out)
+                }
                 Batch::Import { ticket, records, chains, known } => {
                     replay.chains = chains;
                     for record in &records {
                         if let Record::Commit(commit) = record {
                             replay.next_ordinal += u64::from(commit.header().count);
-                            replay.view.apply(commit);
+                            replay.apply(commit);
                         }
                     }
                     out.events.push_back(StoreEvent::Imported { ticket, new: records.len() as u32, known });
@@ -400,10 +455,10 @@ impl Committer {
         out.events.push_back(StoreEvent::Stopped(stopped));
         let error = AppendError::Stopped(stopped);
         let of_batch = self.flying.drain(..).chain(self.formed.drain(..)).flat_map(|batch| match batch {
-            Batch::Own { answers, .. } => answers.into_iter().map(|(ticket, _)| ticket).collect(),
+            Batch::Own { answers, .. } => answers.into_iter().map(|answer| answer.ticket).collect(),
             Batch::Import { ticket, .. } => Vec::from([ticket]),
         });
-        let signing = self.signing.take().into_iter().flat_map(|signing| signing.answers).map(|(ticket, _)| ticket);
+        let signing = self.signing.take().into_iter().flat_map(|signing| signing.answers).map(|answer| answer.ticket);
         let queued = self.queue.drain(..).map(|waiting| waiting.ticket);
         let imports = self.imports.drain(..).map(|(ticket, _)| ticket);
         let tickets = of_batch.chain(signing).chain(queued).chain(imports);
@@ -413,23 +468,31 @@ impl Committer {
 
     fn fail_queue(&mut self, error: AppendError, view: &mut View, out: &mut Outbox) {
         self.queued_bytes = 0;
-        for Waiting { ticket, ops, .. } in self.queue.drain(..) {
-            ops.iter().for_each(|op| view.release(op));
+        for Waiting { ticket, reservation, .. } in self.queue.drain(..) {
+            reservation.into_iter().for_each(|reservation| view.release(reservation));
             out.events.push_back(StoreEvent::Failed { ticket, error });
         }
     }
 }
 
 /// A commit of the owner's is on the disk.
-fn own_durable(replay: &mut Replay, commit: &Commit, answers: Vec<(Ticket, u32)>, out: &mut Outbox) {
+fn own_durable(
+    replay: &mut Replay,
+    genesis: Option<&Genesis>,
+    commit: &Commit,
+    answers: Vec<Answer>,
+    out: &mut Outbox,
+) {
     let (log, mut first_seq) = (commit.header().log, commit.header().first_seq);
-    if let Err(refusal) = replay.chains.extend(commit) {
+    let begun = genesis.map_or(Ok(Accept::Known), |genesis| replay.chains.restore_genesis(genesis));
+    if let Err(refusal) = begun.and_then(|_| replay.chains.extend(commit)) {
         unreachable!("a commit that was formed here continues its log: {refusal}");
     }
-    replay.view.apply(commit);
+    replay.apply(commit);
     let mut first_ordinal = replay.next_ordinal;
     replay.next_ordinal += u64::from(commit.header().count);
-    for (ticket, count) in answers {
+    for Answer { ticket, count, reservation } in answers {
+        reservation.into_iter().for_each(|reservation| replay.view.release(reservation));
         out.events.push_back(StoreEvent::Durable { ticket, log, first_seq, first_ordinal, count });
         first_seq += u64::from(count);
         first_ordinal += u64::from(count);

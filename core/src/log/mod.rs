@@ -1,5 +1,6 @@
 //! The log: durable here first, delivered in order, the same on every node in the end.
 
+pub mod archive;
 pub mod chain;
 pub mod clock;
 pub mod commit;
@@ -13,6 +14,8 @@ pub mod report;
 pub mod scan;
 pub mod segment;
 pub mod store;
+#[cfg(test)]
+mod tests;
 pub mod view;
 pub mod writer;
 
@@ -20,3 +23,4 @@ pub use chain::{Accept, Chains, LogState, Refusal};
 pub use clock::{Hlc, HybridClock, KV_HORIZON};
 pub use commit::{Commit, CommitHash, Draft, Genesis, Header, LogId, Record, Tip, verify_run};
 pub use op::{Op, Ops, OpsBuilder};
+pub use view::View;

@@ -50,7 +50,16 @@ impl Taken {
             let ordinal = self.first_ordinal + u64::from(index);
             let seq = header.first_seq + u64::from(index);
             let (author, commit) = (self.author, self.commit.hash());
-            (ordinal >= from).then_some(Delivered { ordinal, log: header.log, seq, author, hlc: header.hlc, commit, index, op })
+            (ordinal >= from).then_some(Delivered {
+                ordinal,
+                log: header.log,
+                seq,
+                author,
+                hlc: header.hlc,
+                commit,
+                index,
+                op,
+            })
         })
     }
 }

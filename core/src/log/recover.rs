@@ -11,12 +11,13 @@
 //! - Good frames above the highest `synced_upto` may be in the memory of the host and not on the disk, even after a sync, if
 //!   an earlier one failed. They are written again, as they are, and synced, before anything relies on them.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
 
 use super::disk::{DiskDone, DiskError, DiskErrorKind, DiskOp, DiskResult, FileId, READ_MAX};
-use super::replay::{Depth, Replay};
+use super::replay::Replay;
 use super::report::{Damage, Finding, OpenError};
 use super::scan::{Scan, ScanStep};
 use super::segment::{FRAMES_AT, FrameKind, HeaderBlock, Lsn, Previous, SegmentHeader};
@@ -59,7 +60,7 @@ pub enum RecoverStep {
     /// Nothing until the result of the last operation is there.
     Wait,
     /// It is over.
-    Done(Recovered),
+    Done(Box<Recovered>),
     /// The store cannot be opened. Nothing was written.
     Refused(OpenError),
 }
@@ -75,7 +76,10 @@ struct File {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Unread,
-    Segment { header: SegmentHeader, whole: bool },
+    Segment {
+        header: SegmentHeader,
+        whole: bool,
+    },
     /// No header, and nothing known yet of what follows.
     Headless,
     /// Made ready and never used.
@@ -95,7 +99,12 @@ enum Phase {
     /// Takes up what the segments hold.
     Apply(usize, Scan),
     /// Writes the end of the last segment again: from here, to there.
-    Rewrite { file: FileId, at: u64, end: u64, bytes: Option<Bytes> },
+    Rewrite {
+        file: FileId,
+        at: u64,
+        end: u64,
+        bytes: Option<Bytes>,
+    },
     Sync(FileId),
     SyncDir,
     Over,
@@ -171,7 +180,10 @@ impl Recovery {
                 let tail = core::mem::take(&mut self.tail);
                 let segments = core::mem::take(&mut self.segments);
                 return match self.replay.take() {
-                    Some(replay) => RecoverStep::Done(Recovered { replay, segments, tail }),
+                    Some(mut replay) => {
+                        replay.finish();
+                        RecoverStep::Done(Box::new(Recovered { replay, segments, tail }))
+                    }
                     None => RecoverStep::Wait,
                 };
             }
@@ -184,7 +196,9 @@ impl Recovery {
         match (result, &mut self.phase) {
             (Ok(DiskDone::Listed(files)), Phase::List) => self.listed(files),
             (Ok(DiskDone::Read(bytes)), &mut Phase::Header(index)) => self.header_read(index, &bytes),
-            (Ok(DiskDone::Read(bytes)), &mut Phase::Headless(index, offset)) => self.headless_read(index, offset, &bytes),
+            (Ok(DiskDone::Read(bytes)), &mut Phase::Headless(index, offset)) => {
+                self.headless_read(index, offset, &bytes)
+            }
             (Ok(DiskDone::Read(bytes)), Phase::Vouch(_, scan) | Phase::Apply(_, scan)) => scan.feed(&bytes),
             (Ok(DiskDone::Read(read)), Phase::Rewrite { bytes, .. }) if !read.is_empty() => *bytes = Some(read.into()),
             (Ok(DiskDone::Done), Phase::Rewrite { at, bytes, .. }) => *at += bytes.take().map_or(0, |b| b.len() as u64),
@@ -242,8 +256,12 @@ impl Recovery {
             HeaderBlock::Valid { header, .. } if header.owner != self.owner => {
                 Some(OpenError::Owner { file: id, owner: header.owner })
             }
-            HeaderBlock::Valid { header, .. } if header.network != self.network => Some(OpenError::Network { file: id }),
-            HeaderBlock::Valid { header, .. } if header.file != id => Some(OpenError::Misplaced { file: id, says: header.file }),
+            HeaderBlock::Valid { header, .. } if header.network != self.network => {
+                Some(OpenError::Network { file: id })
+            }
+            HeaderBlock::Valid { header, .. } if header.file != id => {
+                Some(OpenError::Misplaced { file: id, says: header.file })
+            }
             HeaderBlock::Valid { header, whole } => {
                 file.state = State::Segment { header, whole };
                 None
@@ -383,7 +401,8 @@ impl Recovery {
         let Phase::Apply(index, scan) = &mut self.phase else { return None };
         let index = *index;
         let file = self.files.get(index)?.id;
-        let is_last = (index + 1..self.files.len()).all(|later| !matches!(self.files[later].state, State::Segment { .. }));
+        let is_last =
+            (index + 1..self.files.len()).all(|later| !matches!(self.files[later].state, State::Segment { .. }));
         let segment = self.segments.last_mut()?;
         let replay = self.replay.as_mut()?;
         loop {
@@ -413,7 +432,8 @@ impl Recovery {
     /// All files are taken up: works out where writing goes on, and what has to be written again.
     fn end(&mut self) -> Phase {
         let last = self.last();
-        let (Some(segment), Some(file)) = (self.segments.last().copied(), last.and_then(|last| self.files.get(last))) else {
+        let (Some(segment), Some(file)) = (self.segments.last().copied(), last.and_then(|last| self.files.get(last)))
+        else {
             self.tail.base = self.vouched;
             return Phase::Over;
         };

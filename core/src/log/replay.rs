@@ -129,7 +129,8 @@ impl Replay {
             Err(Refusal::PredecessorMissing { log, at }) => {
                 let have = self.chains.get(&log).map_or(0, |state| state.next);
                 self.lose(file, &range, log, have..at);
-                self.holes.extend(before.filter(|_| !self.holes.contains_key(&header.log)).map(|tip| (header.log, tip)));
+                self.holes
+                    .extend(before.filter(|_| !self.holes.contains_key(&header.log)).map(|tip| (header.log, tip)));
                 self.resume(file, &range, &commit);
             }
             Err(Refusal::UnknownLog { log }) => {
@@ -146,7 +147,7 @@ impl Replay {
         if is_own {
             self.last_stamp = self.last_stamp.max(header.hlc);
         }
-        self.view.apply(&commit);
+        self.apply(&commit);
         if self.depth == Depth::Signatures {
             self.unverified.insert(header.log, (file, range, commit));
         }
@@ -158,6 +159,11 @@ impl Replay {
             let log = *log;
             self.end_run(&log);
         }
+    }
+
+    /// Shows a durable commit in the view. A view that is full says so itself: it stops, and the log goes on.
+    pub(super) fn apply(&mut self, commit: &Commit) {
+        let _stopped = self.view.apply(commit);
     }
 
     fn resume(&mut self, file: FileId, range: &Range<u64>, commit: &Commit) {

@@ -120,7 +120,9 @@ impl fmt::Display for Damage {
             Damage::Missing => "the file is missing",
             Damage::Replaced => "not the file that its successor continues, nothing of it is used",
             Damage::Corrupt => "damaged after it was durable",
-            Damage::Cut => "cut off by an interruption; it was not acknowledged unless the disk lost what it had synced",
+            Damage::Cut => {
+                "cut off by an interruption; it was not acknowledged unless the disk lost what it had synced"
+            }
             Damage::Inconsistent(what) => what,
         })
     }

@@ -9,8 +9,8 @@
 //! A commit is formed of all that waits whenever the disk is idle, so that one sync covers every writer. Nothing is
 //! acknowledged, delivered or shown in the view before the sync that covers it came back.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
-use alloc::vec;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -24,7 +24,7 @@ use super::reader::{Cursor, Damaged, Reading, Taken};
 use super::recover::{RecoverStep, Recovered, Recovery, SegmentInfo};
 use super::replay::{Depth, Replay};
 use super::report::{OpenError, Report};
-use super::view::View;
+use super::view::{ReserveError, View};
 use super::writer::{NoRoom, Stopped, Writer, WriterConfig};
 use crate::config::NetworkId;
 use crate::identity::PeerId;
@@ -156,9 +156,12 @@ pub enum AppendError {
     /// Too much waits for the disk.
     #[error("too many writes wait for the disk")]
     Busy,
-    /// The clock is behind the point up to which key-value writes count.
-    #[error("this machine's clock is beyond the year 2099, and key-value writes from then on are void")]
-    Clock,
+    /// The write of a key gets no stamp.
+    #[error(transparent)]
+    Key(#[from] ReserveError),
+    /// No log can be added to those that the store holds.
+    #[error("the store holds {} logs, and every opening that writes begins another one", super::chain::MAX_LOGS)]
+    TooManyLogs,
     /// There is no room for it.
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
@@ -195,8 +198,8 @@ struct Open {
 
 #[derive(Debug)]
 enum State {
-    Recovering(Recovery),
-    Open(Open),
+    Recovering(Box<Recovery>),
+    Open(Box<Open>),
     /// Refused, or closed.
     Over,
 }
@@ -206,6 +209,8 @@ enum State {
 pub struct Store {
     config: StoreConfig,
     rng: Rng,
+    /// The time of the last input.
+    now: Instant,
     unix: UnixTime,
     state: State,
     reading: Option<(Ticket, Reading)>,
@@ -233,8 +238,9 @@ impl Store {
         Store {
             config,
             rng: Rng::from_seed(seed),
+            now: Instant::ORIGIN,
             unix,
-            state: State::Recovering(recovery),
+            state: State::Recovering(Box::new(recovery)),
             reading: None,
             reads: VecDeque::new(),
             awaited: None,
@@ -245,7 +251,14 @@ impl Store {
     }
 
     /// The next thing to do.
+    ///
+    /// All that was handed in before becomes one commit here: who has more at hand hands that in first.
     pub fn poll_effect(&mut self) -> Option<Effect> {
+        if let State::Open(open) = &mut self.state
+            && let Some(committer) = &mut open.committer
+        {
+            committer.pump(self.now, self.unix, &mut open.replay, &mut self.out);
+        }
         if let Some(effect) = self.out.effects.pop_front() {
             return Some(effect);
         }
@@ -285,7 +298,8 @@ impl Store {
         } else if let State::Open(open) = &mut self.state
             && let Some(committer) = &mut open.committer
         {
-            committer.handle_disk(now, self.unix, token, result, &mut open.replay, &mut self.out);
+            self.now = now;
+            committer.handle_disk(now, token, result, &mut open.replay, &mut self.out);
             committer.note_segments(&mut open.segments);
         }
         self.is_closed();
@@ -319,10 +333,7 @@ impl Store {
     /// # Errors
     /// [`AppendError`].
     pub fn put(&mut self, now: Instant, ticket: Ticket, key: Bytes, value: Bytes) -> Result<(), AppendError> {
-        self.write(now, |committer, unix, view| {
-            let stamp = committer.stamp(unix, view, &key)?;
-            committer.append(ticket, vec![Op::Put { stamp, key, value }])
-        })
+        self.write(now, |committer, unix, view| committer.write_key(unix, view, ticket, key, Some(value)))
     }
 
     /// Takes a key's value away.
@@ -330,10 +341,7 @@ impl Store {
     /// # Errors
     /// [`AppendError`].
     pub fn delete(&mut self, now: Instant, ticket: Ticket, key: Bytes) -> Result<(), AppendError> {
-        self.write(now, |committer, unix, view| {
-            let stamp = committer.stamp(unix, view, &key)?;
-            committer.append(ticket, vec![Op::Delete { stamp, key }])
-        })
+        self.write(now, |committer, unix, view| committer.write_key(unix, view, ticket, key, None))
     }
 
     /// Takes records of other logs: all of them, or none. At most [`MAX_IMPORT`]; commits come after their log's genesis and
@@ -438,16 +446,16 @@ impl Store {
         write: impl FnOnce(&mut Committer, UnixTime, &mut View) -> Result<(), AppendError>,
     ) -> Result<(), AppendError> {
         let unix = self.unix;
-        self.with_committer(now, |committer, replay| write(committer, unix, &mut replay.view)).ok_or(AppendError::NotOpen)?
+        self.with_committer(now, |committer, replay| write(committer, unix, &mut replay.view))
+            .ok_or(AppendError::NotOpen)?
     }
 
     /// Lets the committer do something, and what follows from it.
     fn with_committer<T>(&mut self, now: Instant, act: impl FnOnce(&mut Committer, &mut Replay) -> T) -> Option<T> {
         let State::Open(open) = &mut self.state else { return None };
         let committer = open.committer.as_mut()?;
-        let done = act(committer, &mut open.replay);
-        committer.pump(now, self.unix, &mut open.replay, &mut self.out);
-        Some(done)
+        self.now = now;
+        Some(act(committer, &mut open.replay))
     }
 
     fn is_closed(&mut self) {
@@ -465,7 +473,8 @@ impl Store {
                 self.state = State::Over;
                 self.out.events.push_back(StoreEvent::Refused(error));
             }
-            RecoverStep::Done(Recovered { replay, segments, tail }) => {
+            RecoverStep::Done(recovered) => {
+                let Recovered { replay, segments, tail } = *recovered;
                 let config = WriterConfig {
                     segment_bytes: self.config.segment_bytes,
                     max_bytes: self.config.max_bytes,
@@ -476,7 +485,7 @@ impl Store {
                 let writer = Writer::new(config, tail, Rng::from_seed(self.rng.array()));
                 let committer = (!self.config.read_only)
                     .then(|| Committer::new(writer, self.config.network_id.clone(), self.config.owner, nonce, &replay));
-                self.state = State::Open(Open { replay, segments, committer });
+                self.state = State::Open(Box::new(Open { replay, segments, committer }));
                 self.out.events.push_back(StoreEvent::Opened);
             }
         }
