@@ -63,7 +63,7 @@ struct Signing {
 #[derive(Debug)]
 enum Batch {
     /// A commit of the owner's, with the appends that it is made of; the first one of its log with that log's beginning.
-    Own { genesis: Option<Genesis>, commit: Commit, answers: Vec<Answer>, reserved: u64 },
+    Own { genesis: Option<Box<Genesis>>, commit: Commit, answers: Vec<Answer>, reserved: u64 },
     /// Records of others, and the chains as they are with them.
     Import { ticket: Ticket, records: Vec<Record>, chains: Box<Chains>, known: u32 },
 }
@@ -242,7 +242,7 @@ impl Committer {
             log.next = commit.next_seq();
             log.head = commit.hash();
         }
-        let genesis = self.genesis.take();
+        let genesis = self.genesis.take().map(Box::new);
         self.formed.push_back(Batch::Own { genesis, commit, answers, reserved });
     }
 
@@ -435,7 +435,7 @@ impl Committer {
         for batch in core::mem::take(&mut self.flying) {
             match batch {
                 Batch::Own { genesis, commit, answers, .. } => {
-                    own_durable(replay, genesis.as_ref(), &commit, answers, out)
+                    own_durable(replay, genesis.as_deref(), &commit, answers, out)
                 }
                 Batch::Import { ticket, records, chains, known } => {
                     replay.chains = *chains;
