@@ -4,9 +4,20 @@ pub mod archive;
 pub mod chain;
 pub mod clock;
 pub mod commit;
+mod committer;
 pub mod disk;
 pub mod op;
+pub mod reader;
+pub mod recover;
+pub mod replay;
+pub mod report;
+pub mod scan;
+pub mod segment;
+pub mod store;
+#[cfg(test)]
+mod tests;
 pub mod view;
+pub mod writer;
 
 pub use chain::{Accept, Chains, LogState, Refusal};
 pub use clock::{Hlc, HybridClock, KV_HORIZON};

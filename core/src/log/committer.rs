@@ -1,0 +1,523 @@
+//! Forms commits of what waits, and takes them up when they are durable.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use super::chain::{Accept, Chains, MAX_LOGS, Refusal};
+use super::clock::HybridClock;
+use super::commit::{Commit, CommitHash, Draft, Genesis, HEAD_LEN, LogId, Record};
+use super::disk::{DiskResult, Token};
+use super::op::{MAX_COMMIT, MAX_COMMIT_OPS, Op, OpsBuilder};
+use super::recover::SegmentInfo;
+use super::replay::Replay;
+use super::segment::{FrameKind, frame_len};
+use super::store::{AppendError, Effect, MAX_IMPORT, MAX_QUEUED, MAX_QUEUED_BYTES, StoreEvent, Ticket};
+use super::view::{Reservation, View};
+use super::writer::{Room, Stopped, Writer, WriterEvent};
+use crate::config::NetworkId;
+use crate::identity::PeerId;
+use crate::time::{Instant, UnixTime};
+
+/// Bytes of commits that are signed and wait for the disk.
+const MAX_FORMED_BYTES: u64 = 4 * MAX_COMMIT as u64;
+/// Bit of the tokens of drafts; the writer's have it not.
+const SIGNING: u64 = 1 << 62;
+
+/// What waits for the driver.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    pub(super) effects: VecDeque<Effect>,
+    pub(super) events: VecDeque<StoreEvent>,
+}
+
+/// An append that waits.
+#[derive(Debug)]
+struct Waiting {
+    ticket: Ticket,
+    ops: Vec<Op>,
+    bytes: usize,
+    reservation: Option<Reservation>,
+}
+
+/// Who is told that a part of a commit is durable.
+#[derive(Debug)]
+struct Answer {
+    ticket: Ticket,
+    count: u32,
+    reservation: Option<Reservation>,
+}
+
+/// A draft that is being signed.
+#[derive(Debug)]
+struct Signing {
+    token: Token,
+    answers: Vec<Answer>,
+    reserved: u64,
+}
+
+/// What goes to the disk at once.
+#[derive(Debug)]
+enum Batch {
+    /// A commit of the owner's, with the appends that it is made of; the first one of its log with that log's beginning.
+    Own { genesis: Option<Genesis>, commit: Commit, answers: Vec<Answer>, reserved: u64 },
+    /// Records of others, and the chains as they are with them.
+    Import { ticket: Ticket, records: Vec<Record>, chains: Box<Chains>, known: u32 },
+}
+
+/// The log that this opening writes: how far it reaches with all that is formed.
+#[derive(Debug)]
+struct OwnLog {
+    id: LogId,
+    next: u64,
+    head: CommitHash,
+}
+
+/// The writing half of an open store.
+#[derive(Debug)]
+pub(super) struct Committer {
+    writer: Writer,
+    network_id: NetworkId,
+    owner: PeerId,
+    nonce: [u8; 16],
+    clock: HybridClock,
+    log: Option<OwnLog>,
+    /// The beginning of the own log, until it is written.
+    genesis: Option<Genesis>,
+    queue: VecDeque<Waiting>,
+    queued_bytes: usize,
+    imports: VecDeque<(Ticket, Vec<Record>)>,
+    signing: Option<Signing>,
+    formed: VecDeque<Batch>,
+    flying: Vec<Batch>,
+    /// Room that is promised to what is formed and not pushed.
+    reserved: u64,
+    /// The ordinal of the next op that is pushed.
+    next_pushed: u64,
+    next_token: u64,
+    closing: bool,
+    closed: bool,
+    stopped: Option<Stopped>,
+}
+
+impl Committer {
+    pub(super) fn new(
+        writer: Writer,
+        network_id: NetworkId,
+        owner: PeerId,
+        nonce: [u8; 16],
+        replay: &Replay,
+    ) -> Committer {
+        Committer {
+            writer,
+            network_id,
+            owner,
+            nonce,
+            clock: HybridClock::new(replay.last_stamp),
+            log: None,
+            genesis: None,
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            imports: VecDeque::new(),
+            signing: None,
+            formed: VecDeque::new(),
+            flying: Vec::new(),
+            reserved: 0,
+            next_pushed: replay.next_ordinal,
+            next_token: 0,
+            closing: false,
+            closed: false,
+            stopped: None,
+        }
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.writer.total()
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.len() + self.imports.len()
+    }
+
+    pub(super) fn stopped(&self) -> Option<Stopped> {
+        self.stopped
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.writer.poll_timeout()
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.writer.handle_timeout(now);
+    }
+
+    pub(super) fn close(&mut self) {
+        self.closing = true;
+    }
+
+    /// Writes a key: a value, or that it has none any more.
+    pub(super) fn write_key(
+        &mut self,
+        unix: UnixTime,
+        view: &mut View,
+        ticket: Ticket,
+        key: Bytes,
+        value: Option<Bytes>,
+    ) -> Result<(), AppendError> {
+        self.is_open()?;
+        let reservation = view.reserve(&key, value.as_ref().map(Bytes::len), self.clock.tick(unix))?;
+        let stamp = reservation.stamp();
+        let op = match value {
+            Some(value) => Op::Put { stamp, key, value },
+            None => Op::Delete { stamp, key },
+        };
+        match self.check(core::slice::from_ref(&op)) {
+            Ok(bytes) => self.enqueue(Waiting { ticket, ops: vec![op], bytes, reservation: Some(reservation) }),
+            Err(error) => {
+                view.release(reservation);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn append(&mut self, ticket: Ticket, ops: Vec<Op>) -> Result<(), AppendError> {
+        self.is_open()?;
+        let bytes = self.check(&ops)?;
+        self.enqueue(Waiting { ticket, ops, bytes, reservation: None });
+        Ok(())
+    }
+
+    /// Whether the ops of an append can be taken, and their bytes.
+    fn check(&self, ops: &[Op]) -> Result<usize, AppendError> {
+        ops.iter().try_for_each(Op::check)?;
+        let bytes = ops.iter().map(Op::encoded_len).sum();
+        match ops.len() {
+            0 => Err(AppendError::Empty),
+            ops if ops > MAX_COMMIT_OPS || bytes > MAX_COMMIT => Err(AppendError::TooLarge { ops, bytes }),
+            _ if self.queue.len() >= MAX_QUEUED || self.queued_bytes + bytes > MAX_QUEUED_BYTES => {
+                Err(AppendError::Busy)
+            }
+            _ => Ok(bytes),
+        }
+    }
+
+    fn enqueue(&mut self, waiting: Waiting) {
+        self.queued_bytes += waiting.bytes;
+        self.queue.push_back(waiting);
+    }
+
+    pub(super) fn import(&mut self, ticket: Ticket, records: Vec<Record>) -> Result<(), AppendError> {
+        self.is_open()?;
+        if records.len() > MAX_IMPORT {
+            return Err(AppendError::TooLarge { ops: records.len(), bytes: 0 });
+        }
+        if self.imports.len() >= 16 {
+            return Err(AppendError::Busy);
+        }
+        self.imports.push_back((ticket, records));
+        Ok(())
+    }
+
+    fn is_open(&self) -> Result<(), AppendError> {
+        match self.stopped {
+            Some(stopped) => Err(AppendError::Stopped(stopped)),
+            None if self.closing => Err(AppendError::NotOpen),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn handle_signed(&mut self, token: Token, commit: Commit) {
+        let Some(Signing { answers, reserved, .. }) = self.signing.take_if(|signing| signing.token == token) else {
+            return;
+        };
+        if let Some(log) = &mut self.log {
+            log.next = commit.next_seq();
+            log.head = commit.hash();
+        }
+        let genesis = self.genesis.take();
+        self.formed.push_back(Batch::Own { genesis, commit, answers, reserved });
+    }
+
+    pub(super) fn handle_disk(
+        &mut self,
+        now: Instant,
+        token: Token,
+        result: DiskResult,
+        replay: &mut Replay,
+        out: &mut Outbox,
+    ) {
+        match self.writer.handle(now, token, result) {
+            Some(WriterEvent::Durable) => self.durable(replay, out),
+            Some(WriterEvent::Stopped(stopped)) => self.stop(stopped, out),
+            Some(WriterEvent::Closed) => {
+                self.closed = true;
+                out.events.push_back(StoreEvent::Closed);
+            }
+            Some(WriterEvent::Room) | None => {}
+        }
+    }
+
+    /// Tells the reader how far the segments are durable.
+    pub(super) fn note_segments(&self, segments: &mut Vec<SegmentInfo>) {
+        let Some(open) = self.writer.open_segment() else { return };
+        match segments.last_mut() {
+            Some(last) if last.file == open.file => last.end = open.end,
+            _ => segments.push(open),
+        }
+    }
+
+    /// Does whatever can be done now.
+    pub(super) fn pump(&mut self, now: Instant, unix: UnixTime, replay: &mut Replay, out: &mut Outbox) {
+        if self.stopped.is_some() || self.closed {
+            return;
+        }
+        self.fly(now);
+        self.form(now, unix, replay, out);
+        self.import_next(now, replay, out);
+        let idle = self.queue.is_empty() && self.imports.is_empty() && self.formed.is_empty();
+        if self.closing && idle && self.signing.is_none() && self.flying.is_empty() {
+            self.writer.close(now);
+        }
+        while let Some((token, op)) = self.writer.poll() {
+            out.effects.push_back(Effect::Disk(token, op));
+        }
+    }
+
+    /// Sends what is formed to the disk, if that is idle.
+    fn fly(&mut self, now: Instant) {
+        if self.writer.is_busy() || !self.flying.is_empty() {
+            return;
+        }
+        while let Some(batch) = self.formed.pop_front() {
+            if let Batch::Own { genesis, commit, reserved, .. } = &batch {
+                self.reserved -= reserved;
+                if let Some(genesis) = genesis {
+                    self.push_genesis(genesis);
+                }
+                self.push_commit(commit);
+            }
+            self.flying.push(batch);
+        }
+        self.writer.flush(now);
+    }
+
+    fn push_genesis(&mut self, genesis: &Genesis) {
+        self.writer.push(FrameKind::Genesis, 0, self.next_pushed, &[&genesis.encode()]);
+    }
+
+    fn push_commit(&mut self, commit: &Commit) {
+        let count = commit.header().count;
+        self.writer.push(FrameKind::Commit, count, self.next_pushed, &[commit.bytes()]);
+        self.next_pushed += u64::from(count);
+    }
+
+    /// Forms a commit of what waits: all of it when the disk is idle, a full one when it is not.
+    fn form(&mut self, now: Instant, unix: UnixTime, replay: &mut Replay, out: &mut Outbox) {
+        let disk_idle = !self.writer.is_busy() && self.flying.is_empty() && self.formed.is_empty();
+        let is_full = self.queued_bytes >= MAX_COMMIT || self.queue.len() >= MAX_COMMIT_OPS;
+        let may = disk_idle || (is_full && self.reserved < MAX_FORMED_BYTES);
+        if self.queue.is_empty() || self.signing.is_some() || !may {
+            return;
+        }
+        let (appends, bytes) = self.next_commit();
+        if self.log.is_none() && replay.chains.iter().len() >= MAX_LOGS {
+            self.fail_queue(AppendError::TooManyLogs, &mut replay.view, out);
+            return;
+        }
+        let genesis_len = self.begin_log(replay);
+        let needed = frame_len(HEAD_LEN + bytes) + genesis_len;
+        match self.writer.reserve(now, self.reserved + needed, self.next_pushed) {
+            Room::Ready => {}
+            Room::Wait => return,
+            Room::Refused(why) => {
+                self.fail_queue(AppendError::NoRoom(why), &mut replay.view, out);
+                return;
+            }
+        }
+        let mut ops = OpsBuilder::new();
+        let mut answers = Vec::with_capacity(appends);
+        for Waiting { ticket, ops: of_append, bytes, reservation } in self.queue.drain(..appends) {
+            self.queued_bytes -= bytes;
+            answers.push(Answer { ticket, count: of_append.len() as u32, reservation });
+            for op in &of_append {
+                ops.push(op).expect("next_commit took as many as fit, and append checked each");
+            }
+        }
+        let (Some(log), Some(ops)) = (&self.log, ops.finish()) else { return };
+        let draft = Draft::new(log.id, log.next, log.head, self.clock.tick(unix), ops);
+        let token = Token(SIGNING | self.next_token);
+        self.next_token += 1;
+        self.reserved += needed;
+        self.signing = Some(Signing { token, answers, reserved: needed });
+        out.effects.push_back(Effect::Sign(token, draft));
+    }
+
+    /// How many appends the next commit is made of, and their bytes.
+    fn next_commit(&self) -> (usize, usize) {
+        let (mut appends, mut ops, mut bytes) = (0, 0, 0);
+        for waiting in &self.queue {
+            if ops + waiting.ops.len() > MAX_COMMIT_OPS || bytes + waiting.bytes > MAX_COMMIT {
+                break;
+            }
+            appends += 1;
+            ops += waiting.ops.len();
+            bytes += waiting.bytes;
+        }
+        (appends, bytes)
+    }
+
+    /// Begins the log of this opening, once. Returns the bytes of its genesis while that is not written.
+    fn begin_log(&mut self, replay: &Replay) -> u64 {
+        if self.log.is_none() {
+            let (network_id, peer_id) = (self.network_id.clone(), self.owner);
+            let genesis = Genesis { network_id, peer_id, nonce: self.nonce, predecessor: replay.predecessor() };
+            let id = genesis.log_id();
+            self.log = Some(OwnLog { id, next: 0, head: id.into() });
+            self.genesis = Some(genesis);
+        }
+        self.genesis.as_ref().map_or(0, |genesis| frame_len(genesis.encode().len()))
+    }
+
+    /// Writes the records of the next import, when nothing else is under way.
+    fn import_next(&mut self, now: Instant, replay: &mut Replay, out: &mut Outbox) {
+        let idle = !self.writer.is_busy() && self.flying.is_empty() && self.formed.is_empty() && self.signing.is_none();
+        let Some((ticket, records)) = self.imports.front().filter(|_| idle) else { return };
+        let ticket = *ticket;
+        let needed = records.iter().map(|record| frame_len(encoded_len(record))).sum();
+        match self.writer.reserve(now, needed, self.next_pushed) {
+            Room::Ready => {}
+            Room::Wait => return,
+            Room::Refused(why) => {
+                self.imports.pop_front();
+                out.events.push_back(StoreEvent::Failed { ticket, error: AppendError::NoRoom(why) });
+                return;
+            }
+        }
+        let Some((ticket, records)) = self.imports.pop_front() else { return };
+        match take_records(&replay.chains, &records) {
+            Err((record, refusal)) => out.events.push_back(StoreEvent::ImportRefused { ticket, record, refusal }),
+            Ok((chains, new)) => {
+                let chains = Box::new(chains);
+                let known = records.len() as u32 - new.iter().filter(|is_new| **is_new).count() as u32;
+                let records =
+                    records.into_iter().zip(new).filter_map(|(record, is_new)| is_new.then_some(record)).collect();
+                self.fly_import(now, Batch::Import { ticket, records, chains, known }, replay, out);
+            }
+        }
+    }
+
+    fn fly_import(&mut self, now: Instant, batch: Batch, replay: &mut Replay, out: &mut Outbox) {
+        let Batch::Import { records, .. } = &batch else { return };
+        let is_empty = records.is_empty();
+        for record in records {
+            match record {
+                Record::Genesis(genesis) => self.push_genesis(genesis),
+                Record::Commit(commit) => self.push_commit(commit),
+            }
+        }
+        self.flying.push(batch);
+        self.writer.flush(now);
+        if is_empty {
+            self.durable(replay, out);
+        }
+    }
+
+    /// What was flying is on the disk.
+    fn durable(&mut self, replay: &mut Replay, out: &mut Outbox) {
+        for batch in core::mem::take(&mut self.flying) {
+            match batch {
+                Batch::Own { genesis, commit, answers, .. } => {
+                    own_durable(replay, genesis.as_ref(), &commit, answers, out)
+                }
+                Batch::Import { ticket, records, chains, known } => {
+                    replay.chains = *chains;
+                    for record in &records {
+                        if let Record::Commit(commit) = record {
+                            replay.next_ordinal += u64::from(commit.header().count);
+                            replay.apply(commit);
+                        }
+                    }
+                    out.events.push_back(StoreEvent::Imported { ticket, new: records.len() as u32, known });
+                }
+            }
+        }
+    }
+
+    /// The disk failed. Everybody who waits is told.
+    fn stop(&mut self, stopped: Stopped, out: &mut Outbox) {
+        self.stopped = Some(stopped);
+        out.events.push_back(StoreEvent::Stopped(stopped));
+        let error = AppendError::Stopped(stopped);
+        let of_batch = self.flying.drain(..).chain(self.formed.drain(..)).flat_map(|batch| match batch {
+            Batch::Own { answers, .. } => answers.into_iter().map(|answer| answer.ticket).collect(),
+            Batch::Import { ticket, .. } => Vec::from([ticket]),
+        });
+        let signing = self.signing.take().into_iter().flat_map(|signing| signing.answers).map(|answer| answer.ticket);
+        let queued = self.queue.drain(..).map(|waiting| waiting.ticket);
+        let imports = self.imports.drain(..).map(|(ticket, _)| ticket);
+        let tickets = of_batch.chain(signing).chain(queued).chain(imports);
+        out.events.extend(tickets.map(|ticket| StoreEvent::Failed { ticket, error }));
+        self.queued_bytes = 0;
+    }
+
+    fn fail_queue(&mut self, error: AppendError, view: &mut View, out: &mut Outbox) {
+        self.queued_bytes = 0;
+        for Waiting { ticket, reservation, .. } in self.queue.drain(..) {
+            reservation.into_iter().for_each(|reservation| view.release(reservation));
+            out.events.push_back(StoreEvent::Failed { ticket, error });
+        }
+    }
+}
+
+/// A commit of the owner's is on the disk.
+fn own_durable(
+    replay: &mut Replay,
+    genesis: Option<&Genesis>,
+    commit: &Commit,
+    answers: Vec<Answer>,
+    out: &mut Outbox,
+) {
+    let (log, mut first_seq) = (commit.header().log, commit.header().first_seq);
+    let begun = genesis.map_or(Ok(Accept::Known), |genesis| replay.chains.restore_genesis(genesis));
+    if let Err(refusal) = begun.and_then(|_| replay.chains.extend(commit)) {
+        unreachable!("a commit that was formed here continues its log: {refusal}");
+    }
+    replay.apply(commit);
+    let mut first_ordinal = replay.next_ordinal;
+    replay.next_ordinal += u64::from(commit.header().count);
+    for Answer { ticket, count, reservation } in answers {
+        reservation.into_iter().for_each(|reservation| replay.view.release(reservation));
+        out.events.push_back(StoreEvent::Durable { ticket, log, first_seq, first_ordinal, count });
+        first_seq += u64::from(count);
+        first_ordinal += u64::from(count);
+    }
+}
+
+fn encoded_len(record: &Record) -> usize {
+    match record {
+        Record::Genesis(genesis) => genesis.encode().len(),
+        Record::Commit(commit) => commit.bytes().len(),
+    }
+}
+
+/// The chains with `records`, and which of them are new; or the number of the first one that is refused.
+fn take_records(chains: &Chains, records: &[Record]) -> Result<(Chains, Vec<bool>), (usize, Refusal)> {
+    let mut chains = chains.clone();
+    let mut new = Vec::with_capacity(records.len());
+    for (number, record) in records.iter().enumerate() {
+        let accept = match record {
+            Record::Genesis(genesis) => chains.accept_genesis(genesis),
+            Record::Commit(commit) => chains.accept(commit),
+        };
+        new.push(accept.map_err(|refusal| (number, refusal))? == Accept::New);
+    }
+    Ok((chains, new))
+}

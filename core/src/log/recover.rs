@@ -1,0 +1,487 @@
+//! Opens a store: finds its segments, reads their frames, and tells damage from an interrupted write.
+//!
+//! The rules, and why they are safe:
+//!
+//! - A segment whose successor remembers it was wholly durable when the successor's header was written. What is missing or bad
+//!   in it is damage.
+//! - In the last segment, everything below the highest `synced_upto` of its frames was durable. What is bad there is damage;
+//!   it stays where it is, and what follows stays in use.
+//! - The first bad place above that is the end: an interrupted write. What an honest disk acknowledged lies before it. It is
+//!   reported and never written over; the next opening's segment remembers where this one ends.
+//! - Good frames above the highest `synced_upto` may be in the memory of the host and not on the disk, even after a sync, if
+//!   an earlier one failed. They are written again, as they are, and synced, before anything relies on them.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use super::disk::{DiskDone, DiskError, DiskErrorKind, DiskOp, DiskResult, FileId, READ_MAX};
+use super::replay::Replay;
+use super::report::{Damage, Finding, OpenError};
+use super::scan::{Scan, ScanStep};
+use super::segment::{FRAMES_AT, FrameKind, HeaderBlock, Lsn, Previous, SegmentHeader};
+use super::writer::Tail;
+
+/// Files are cut to a multiple of this: a block of the file system.
+const BLOCK: u64 = 4096;
+
+/// A segment that can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentInfo {
+    /// Its file.
+    pub file: FileId,
+    /// The seed of its checksums.
+    pub nonce: [u8; 16],
+    /// The place of its first byte.
+    pub base: Lsn,
+    /// The ordinal of its first op.
+    pub first_ordinal: u64,
+    /// Where its frames end.
+    pub end: u64,
+}
+
+/// What a store was found to be.
+#[derive(Debug)]
+pub struct Recovered {
+    /// What its frames hold.
+    pub replay: Replay,
+    /// Its segments, in order.
+    pub segments: Vec<SegmentInfo>,
+    /// Where writing goes on.
+    pub tail: Tail,
+}
+
+/// What the recovery wants.
+#[derive(Debug)]
+pub enum RecoverStep {
+    /// An operation, whose result it takes before it goes on.
+    Disk(DiskOp),
+    /// Nothing until the result of the last operation is there.
+    Wait,
+    /// It is over.
+    Done(Box<Recovered>),
+    /// The store cannot be opened. Nothing was written.
+    Refused(OpenError),
+}
+
+/// A file of the directory.
+#[derive(Debug)]
+struct File {
+    id: FileId,
+    len: u64,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Unread,
+    Segment {
+        header: SegmentHeader,
+        whole: bool,
+    },
+    /// No header, and nothing known yet of what follows.
+    Headless,
+    /// Made ready and never used.
+    Unused,
+    /// It holds something and its header is lost.
+    Lost,
+}
+
+#[derive(Debug)]
+enum Phase {
+    List,
+    Header(usize),
+    /// Whether a file without a header holds anything, from this offset on.
+    Headless(usize, u64),
+    /// How far the last segment is vouched for.
+    Vouch(usize, Scan),
+    /// Takes up what the segments hold.
+    Apply(usize, Scan),
+    /// Writes the end of the last segment again: from here, to there.
+    Rewrite {
+        file: FileId,
+        at: u64,
+        end: u64,
+        bytes: Option<Bytes>,
+    },
+    Sync(FileId),
+    SyncDir,
+    Over,
+}
+
+/// One opening of a store, as far as its first write.
+#[derive(Debug)]
+pub struct Recovery {
+    owner: [u8; 32],
+    network: [u8; 32],
+    read_only: bool,
+    phase: Phase,
+    waiting: Option<DiskOp>,
+    refused: Option<OpenError>,
+    files: Vec<File>,
+    segments: Vec<SegmentInfo>,
+    /// Everything below this place was durable.
+    vouched: Lsn,
+    /// Behind the first interrupted write: its file, and where it begins and ends.
+    cut: Option<(FileId, u64, u64)>,
+    /// The last frame of the last segment says that the store was closed.
+    closed: bool,
+    replay: Option<Replay>,
+    tail: Tail,
+}
+
+impl Recovery {
+    /// A recovery of the store of `owner` in `network`, whose frames go to `replay`. Read-only, it writes nothing.
+    pub fn new(owner: [u8; 32], network: [u8; 32], read_only: bool, replay: Replay) -> Recovery {
+        Recovery {
+            owner,
+            network,
+            read_only,
+            phase: Phase::List,
+            waiting: None,
+            refused: None,
+            files: Vec::new(),
+            segments: Vec::new(),
+            vouched: 0,
+            cut: None,
+            closed: false,
+            replay: Some(replay),
+            tail: Tail::default(),
+        }
+    }
+
+    /// Bytes read so far, and bytes of all files.
+    pub fn progress(&self) -> (u64, u64) {
+        let total = self.files.iter().map(|file| file.len).sum();
+        let at = match &self.phase {
+            Phase::Apply(index, scan) => self.files.iter().take(*index).map(|file| file.len).sum::<u64>() + scan.at(),
+            Phase::List | Phase::Header(_) | Phase::Headless(..) | Phase::Vouch(..) => 0,
+            Phase::Rewrite { .. } | Phase::Sync(_) | Phase::SyncDir | Phase::Over => total,
+        };
+        (at.min(total), total)
+    }
+
+    /// What comes next.
+    pub fn poll(&mut self) -> RecoverStep {
+        if self.waiting.is_some() {
+            return RecoverStep::Wait;
+        }
+        loop {
+            if let Some(error) = self.refused.take() {
+                self.phase = Phase::Over;
+                return RecoverStep::Refused(error);
+            }
+            if let Some(op) = self.advance() {
+                self.waiting = Some(op.clone());
+                return RecoverStep::Disk(op);
+            }
+            if matches!(self.phase, Phase::Over) {
+                let tail = core::mem::take(&mut self.tail);
+                let segments = core::mem::take(&mut self.segments);
+                return match self.replay.take() {
+                    Some(mut replay) => {
+                        replay.finish();
+                        RecoverStep::Done(Box::new(Recovered { replay, segments, tail }))
+                    }
+                    None => RecoverStep::Wait,
+                };
+            }
+        }
+    }
+
+    /// Takes the result of the operation that [`Recovery::poll`] gave last.
+    pub fn handle(&mut self, result: DiskResult) {
+        let Some(op) = self.waiting.take() else { return };
+        match (result, &mut self.phase) {
+            (Ok(DiskDone::Listed(files)), Phase::List) => self.listed(files),
+            (Ok(DiskDone::Read(bytes)), &mut Phase::Header(index)) => self.header_read(index, &bytes),
+            (Ok(DiskDone::Read(bytes)), &mut Phase::Headless(index, offset)) => {
+                self.headless_read(index, offset, &bytes)
+            }
+            (Ok(DiskDone::Read(bytes)), Phase::Vouch(_, scan) | Phase::Apply(_, scan)) => scan.feed(&bytes),
+            (Ok(DiskDone::Read(read)), Phase::Rewrite { bytes, .. }) if !read.is_empty() => *bytes = Some(read.into()),
+            (Ok(DiskDone::Done), Phase::Rewrite { at, bytes, .. }) => *at += bytes.take().map_or(0, |b| b.len() as u64),
+            (Ok(DiskDone::Done), Phase::Sync(_)) => self.phase = Phase::SyncDir,
+            (Ok(DiskDone::Done), Phase::SyncDir) => self.phase = Phase::Over,
+            // Bytes that cannot be read are damaged ones.
+            (Err(_), Phase::Vouch(_, scan) | Phase::Apply(_, scan)) => scan.feed_failed(),
+            (Err(_), &mut Phase::Header(index)) => self.header_read(index, &[0xff]),
+            (Err(_), &mut Phase::Headless(index, offset)) => self.headless_read(index, offset, &[0xff]),
+            (Err(error), _) => self.refused = Some(OpenError::Disk { error, what: op.name(), file: op.file() }),
+            (Ok(_), _) => {
+                let error = DiskError { kind: DiskErrorKind::Io, code: 0 };
+                self.refused = Some(OpenError::Disk { error, what: op.name(), file: op.file() });
+            }
+        }
+    }
+
+    /// Goes on as far as that takes no operation, or returns the one that it takes.
+    fn advance(&mut self) -> Option<DiskOp> {
+        match &mut self.phase {
+            Phase::List => Some(DiskOp::List),
+            &mut Phase::Header(index) => match self.files.get(index) {
+                Some(file) => Some(DiskOp::Read { file: file.id, offset: 0, len: FRAMES_AT as u32 }),
+                None => self.headers_are_read(),
+            },
+            &mut Phase::Headless(index, offset) => self.next_headless(index, offset),
+            Phase::Vouch(..) => self.vouch(),
+            Phase::Apply(..) => self.apply(),
+            Phase::Rewrite { file, at, end, .. } if *at >= *end => {
+                self.phase = Phase::Sync(*file);
+                None
+            }
+            Phase::Rewrite { file, at, end, bytes } => Some(match bytes {
+                Some(bytes) => DiskOp::Write { file: *file, offset: *at, bytes: bytes.clone() },
+                None => DiskOp::Read { file: *file, offset: *at, len: (*end - *at).min(u64::from(READ_MAX)) as u32 },
+            }),
+            Phase::Sync(file) => Some(DiskOp::Sync { file: *file }),
+            Phase::SyncDir => Some(DiskOp::SyncDir),
+            Phase::Over => None,
+        }
+    }
+
+    fn listed(&mut self, mut files: Vec<(FileId, u64)>) {
+        files.sort_unstable();
+        self.files = files.into_iter().map(|(id, len)| File { id, len, state: State::Unread }).collect();
+        self.phase = Phase::Header(0);
+    }
+
+    fn header_read(&mut self, index: usize, block: &[u8]) {
+        self.phase = Phase::Header(index + 1);
+        let Some(file) = self.files.get_mut(index) else { return };
+        let id = file.id;
+        let refusal = match SegmentHeader::decode(block) {
+            HeaderBlock::Version(version) => Some(OpenError::Version { file: id, version }),
+            HeaderBlock::Valid { header, .. } if header.owner != self.owner => {
+                Some(OpenError::Owner { file: id, owner: header.owner })
+            }
+            HeaderBlock::Valid { header, .. } if header.network != self.network => {
+                Some(OpenError::Network { file: id })
+            }
+            HeaderBlock::Valid { header, .. } if header.file != id => {
+                Some(OpenError::Misplaced { file: id, says: header.file })
+            }
+            HeaderBlock::Valid { header, whole } => {
+                file.state = State::Segment { header, whole };
+                None
+            }
+            // A file that was made has room for a header: this one was cut within it.
+            HeaderBlock::Bad if file.len < FRAMES_AT => {
+                file.state = State::Lost;
+                None
+            }
+            HeaderBlock::Empty | HeaderBlock::Bad => {
+                file.state = State::Headless;
+                None
+            }
+        };
+        self.refused = self.refused.or(refusal);
+    }
+
+    /// Looks into the files without a header.
+    fn headers_are_read(&mut self) -> Option<DiskOp> {
+        self.phase = Phase::Headless(0, FRAMES_AT);
+        None
+    }
+
+    fn next_headless(&mut self, index: usize, offset: u64) -> Option<DiskOp> {
+        let Some(file) = self.files.get_mut(index) else {
+            self.begin_vouching();
+            return None;
+        };
+        if file.state == State::Headless && offset < file.len {
+            let len = (file.len - offset).min(u64::from(READ_MAX)) as u32;
+            return Some(DiskOp::Read { file: file.id, offset, len });
+        }
+        if file.state == State::Headless {
+            file.state = State::Unused;
+        }
+        self.phase = Phase::Headless(index + 1, FRAMES_AT);
+        None
+    }
+
+    fn headless_read(&mut self, index: usize, offset: u64, bytes: &[u8]) {
+        let Some(file) = self.files.get_mut(index) else { return };
+        if bytes.iter().any(|byte| *byte != 0) {
+            file.state = State::Lost;
+        } else if bytes.is_empty() {
+            file.state = State::Unused;
+        }
+        self.phase = Phase::Headless(index, offset + bytes.len() as u64);
+    }
+
+    /// The index of the last segment.
+    fn last(&self) -> Option<usize> {
+        self.files.iter().rposition(|file| matches!(file.state, State::Segment { .. }))
+    }
+
+    fn begin_vouching(&mut self) {
+        self.phase = match self.last().and_then(|last| Some((last, self.header_of(last)?, self.files.get(last)?.len))) {
+            Some((last, header, len)) => {
+                self.vouched = header.base;
+                Phase::Vouch(last, Scan::new(header.nonce, FRAMES_AT, len, None))
+            }
+            None => self.begin(0),
+        };
+    }
+
+    fn header_of(&self, index: usize) -> Option<SegmentHeader> {
+        match self.files.get(index)?.state {
+            State::Segment { header, .. } => Some(header),
+            _ => None,
+        }
+    }
+
+    fn vouch(&mut self) -> Option<DiskOp> {
+        let Phase::Vouch(index, scan) = &mut self.phase else { return None };
+        let file = self.files.get(*index)?.id;
+        loop {
+            match scan.step() {
+                ScanStep::Read { offset, len } => return Some(DiskOp::Read { file, offset, len }),
+                ScanStep::Frame { header, .. } => {
+                    self.vouched = self.vouched.max(header.synced_upto);
+                    self.closed = header.kind == FrameKind::Closed;
+                }
+                ScanStep::Bad { .. } => self.closed = false,
+                ScanStep::End(_) => break,
+            }
+        }
+        self.phase = self.begin(0);
+        None
+    }
+
+    /// Begins to take up the file `index`.
+    fn begin(&mut self, index: usize) -> Phase {
+        let mut index = index;
+        loop {
+            let Some(file) = self.files.get(index) else { return self.end() };
+            let (id, len, state) = (file.id, file.len, file.state);
+            let remembered = state == State::Unused && self.is_remembered(id);
+            let Some(replay) = &mut self.replay else { return Phase::Over };
+            replay.report.files += 1;
+            replay.report.bytes += len;
+            self.tail.total += len;
+            self.tail.next_file = id.0 + 1;
+            match state {
+                State::Segment { header, whole } => {
+                    if let Some(phase) = self.begin_segment(index, header, whole) {
+                        return phase;
+                    }
+                }
+                State::Unused if !remembered => self.tail.unused.push((id, len)),
+                State::Lost | State::Unused | State::Headless | State::Unread => {
+                    replay.report.add(Finding::new(id, 0..len, Damage::Header));
+                }
+            }
+            index += 1;
+        }
+    }
+
+    /// Whether another segment continues this file.
+    fn is_remembered(&self, id: FileId) -> bool {
+        self.files.iter().any(|file| match file.state {
+            State::Segment { header, .. } => header.previous.is_some_and(|previous| previous.file == id),
+            _ => false,
+        })
+    }
+
+    /// Begins to take up a segment, unless it is not the one that its successor remembers.
+    fn begin_segment(&mut self, index: usize, header: SegmentHeader, whole: bool) -> Option<Phase> {
+        let file = self.files.get(index)?;
+        let (id, len) = (file.id, file.len);
+        let successor = (index + 1..self.files.len()).find_map(|later| self.header_of(later));
+        let remembered = successor.and_then(|successor| successor.previous).filter(|previous| previous.file == id);
+        let replay = self.replay.as_mut()?;
+        if !whole {
+            replay.report.add(Finding::new(id, 0..FRAMES_AT, Damage::HeaderCopy));
+        }
+        if remembered.is_some_and(|previous| previous.nonce != header.nonce) {
+            replay.report.add(Finding::new(id, 0..len, Damage::Replaced));
+            return None;
+        }
+        let before = self.segments.last().map(|segment| (segment.file, segment.nonce));
+        if let Some(previous) = header.previous
+            && before != Some((previous.file, previous.nonce))
+            && !self.files.iter().any(|file| file.id == previous.file)
+        {
+            replay.report.add(Finding::new(previous.file, 0..previous.end, Damage::Missing));
+        }
+        replay.begin_segment(id, header.first_ordinal);
+        let (nonce, base, first_ordinal) = (header.nonce, header.base, header.first_ordinal);
+        self.segments.push(SegmentInfo { file: id, nonce, base, first_ordinal, end: FRAMES_AT });
+        Some(Phase::Apply(index, Scan::new(nonce, FRAMES_AT, len, remembered.map(|previous| previous.end))))
+    }
+
+    fn apply(&mut self) -> Option<DiskOp> {
+        let Phase::Apply(index, scan) = &mut self.phase else { return None };
+        let index = *index;
+        let file = self.files.get(index)?.id;
+        let is_last =
+            (index + 1..self.files.len()).all(|later| !matches!(self.files[later].state, State::Segment { .. }));
+        let segment = self.segments.last_mut()?;
+        let replay = self.replay.as_mut()?;
+        loop {
+            match scan.step() {
+                ScanStep::Read { offset, len } => return Some(DiskOp::Read { file, offset, len }),
+                ScanStep::Frame { offset, end, header, body } => match &mut self.cut {
+                    Some(cut) => cut.2 = end,
+                    None => {
+                        replay.frame(file, offset..end, &header, body);
+                        segment.end = end;
+                    }
+                },
+                ScanStep::Bad { from, to } if is_last && segment.base + from >= self.vouched => {
+                    self.cut.get_or_insert((file, from, to)).2 = to;
+                }
+                ScanStep::Bad { from, to } => {
+                    replay.damaged(file, from..to);
+                    segment.end = to;
+                }
+                ScanStep::End(_) => break,
+            }
+        }
+        self.phase = self.begin(index + 1);
+        None
+    }
+
+    /// All files are taken up: works out where writing goes on, and what has to be written again.
+    fn end(&mut self) -> Phase {
+        let last = self.last();
+        let (Some(segment), Some(file)) = (self.segments.last().copied(), last.and_then(|last| self.files.get(last)))
+        else {
+            self.tail.base = self.vouched;
+            return Phase::Over;
+        };
+        let (id, len) = (file.id, file.len);
+        let made_with = last.and_then(|last| self.header_of(last)).map_or(len, |header| header.size);
+        self.tail.previous = Some(Previous { file: segment.file, nonce: segment.nonce, end: segment.end });
+        self.tail.base = segment.base + segment.end;
+        if segment.file != id {
+            // The last segment was not the one that it should be; what there is of the store ends before it.
+            return Phase::Over;
+        }
+        let shortened = len < made_with && !self.closed;
+        if shortened && self.cut.is_none() {
+            self.cut = Some((id, segment.end, made_with));
+        }
+        let used = self.cut.map_or(segment.end, |(_, _, to)| to).next_multiple_of(BLOCK);
+        if used < len {
+            self.tail.trim = Some((id, len, used));
+        }
+        if let (Some((file, from, to)), Some(replay)) = (self.cut, &mut self.replay) {
+            replay.report.add(Finding::new(file, from..to, Damage::Cut));
+        }
+        self.rewrite(&segment)
+    }
+
+    fn rewrite(&self, segment: &SegmentInfo) -> Phase {
+        let frames_from = segment.base + FRAMES_AT;
+        // Without a frame that was synced, the header may not be durable either.
+        let at = if self.vouched <= frames_from { 0 } else { self.vouched - segment.base };
+        if self.read_only || at >= segment.end {
+            return Phase::Over;
+        }
+        Phase::Rewrite { file: segment.file, at, end: segment.end, bytes: None }
+    }
+}

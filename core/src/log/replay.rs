@@ -1,0 +1,211 @@
+//! Builds the state of a store from its frames, in the order in which they were written.
+
+use alloc::collections::BTreeMap;
+use core::ops::Range;
+
+use bytes::Bytes;
+
+use super::chain::{Chains, Refusal};
+use super::clock::Hlc;
+use super::commit::{Commit, Genesis, LogId, Tip};
+use super::disk::FileId;
+use super::report::{Damage, Finding, MAX_FINDINGS, Report};
+use super::segment::{FrameHeader, FrameKind};
+use super::view::View;
+use crate::identity::PeerId;
+
+/// How much of a commit is looked at again when it is read back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Depth {
+    /// Its checksum and its place in its log: what damage can have changed.
+    Checksums,
+    /// Its hash and signature too.
+    Signatures,
+}
+
+/// The state of a store, as far as it was read.
+#[derive(Debug)]
+pub struct Replay {
+    /// All logs.
+    pub chains: Chains,
+    /// The key-value view.
+    pub view: View,
+    /// What was found.
+    pub report: Report,
+    /// Where logs have a hole that damage left: what comes before it. Behind it they were read on.
+    pub holes: BTreeMap<LogId, Tip>,
+    /// The ordinal of the next op.
+    pub next_ordinal: u64,
+    /// The last stamp that the owner gave.
+    pub last_stamp: Hlc,
+    /// The last log that the owner began.
+    pub last_log: Option<LogId>,
+    owner: PeerId,
+    depth: Depth,
+    /// The last commit of each log, whose signature stands for those before it.
+    unverified: BTreeMap<LogId, (FileId, Range<u64>, Commit)>,
+}
+
+impl Replay {
+    /// An empty state of the store of `owner`.
+    pub fn new(owner: PeerId, chains: Chains, view: View, depth: Depth) -> Replay {
+        Replay {
+            chains,
+            view,
+            report: Report::default(),
+            holes: BTreeMap::new(),
+            next_ordinal: 0,
+            last_stamp: Hlc::default(),
+            last_log: None,
+            owner,
+            depth,
+            unverified: BTreeMap::new(),
+        }
+    }
+
+    /// Where the owner's next log goes on: behind the last of its ops that has no hole before it.
+    pub fn predecessor(&self) -> Option<Tip> {
+        let log = self.last_log?;
+        let tip = self.holes.get(&log).copied().or_else(|| self.chains.tip(&log))?;
+        if tip.next > 0 { Some(tip) } else { self.chains.get(&log)?.genesis.predecessor }
+    }
+
+    /// A segment begins whose first op has this ordinal.
+    pub(super) fn begin_segment(&mut self, file: FileId, first_ordinal: u64) {
+        self.pass_to(file, 0, first_ordinal);
+    }
+
+    /// Bytes that should be frames are none.
+    pub(super) fn damaged(&mut self, file: FileId, range: Range<u64>) {
+        self.report.add(Finding::new(file, range, Damage::Corrupt));
+    }
+
+    /// Takes a frame.
+    pub(super) fn frame(&mut self, file: FileId, range: Range<u64>, header: &FrameHeader, body: &[u8]) {
+        self.report.frames += 1;
+        match header.kind {
+            FrameKind::Marker | FrameKind::Closed => {}
+            FrameKind::Genesis => match Genesis::decode(body) {
+                Ok(genesis) => self.genesis(file, range, &genesis),
+                Err(_) => self.inconsistent(file, range, "a frame holds no genesis of a log, though it should"),
+            },
+            FrameKind::Commit => match Commit::decode(Bytes::copy_from_slice(body)) {
+                Ok(commit) => self.commit(file, range, header, commit),
+                Err(_) => self.inconsistent(file, range, "a frame holds no commit, though it should"),
+            },
+        }
+    }
+
+    fn genesis(&mut self, file: FileId, range: Range<u64>, genesis: &Genesis) {
+        if self.chains.restore_genesis(genesis).is_err() {
+            self.inconsistent(file, range, "the beginning of a log of another network, or of one too many");
+        } else if genesis.peer_id == self.owner {
+            self.last_log = Some(genesis.log_id());
+        }
+    }
+
+    fn commit(&mut self, file: FileId, range: Range<u64>, frame: &FrameHeader, commit: Commit) {
+        let header = *commit.header();
+        if frame.count != header.count || frame.first_ordinal < self.next_ordinal {
+            self.inconsistent(file, range, "a commit is there twice, or not where it belongs");
+            return;
+        }
+        self.pass_to(file, range.start, frame.first_ordinal);
+        self.next_ordinal += u64::from(header.count);
+        self.report.commits += 1;
+        self.report.ops += u64::from(header.count);
+        if self.depth == Depth::Signatures && commit.verify_ops().is_err() {
+            self.inconsistent(file, range.clone(), "the ops of a commit do not have the hash that its header gives");
+        }
+        let before = self.chains.tip(&header.log);
+        match self.chains.extend(&commit) {
+            Ok(_) => {}
+            Err(Refusal::Gap { log, expected, got }) => {
+                self.end_run(&log);
+                self.lose(file, &range, log, expected..got);
+                self.holes.extend(before.filter(|_| !self.holes.contains_key(&log)).map(|tip| (log, tip)));
+                self.resume(file, &range, &commit);
+            }
+            Err(Refusal::PredecessorMissing { log, at }) => {
+                let have = self.chains.get(&log).map_or(0, |state| state.next);
+                self.lose(file, &range, log, have..at);
+                self.holes
+                    .extend(before.filter(|_| !self.holes.contains_key(&header.log)).map(|tip| (header.log, tip)));
+                self.resume(file, &range, &commit);
+            }
+            Err(Refusal::UnknownLog { log }) => {
+                // Its genesis was lost; whose it is is not known any more.
+                self.lose(file, &range, log, header.first_seq..header.next_seq());
+                return;
+            }
+            Err(_) => {
+                self.inconsistent(file, range, "a commit does not continue its log");
+                return;
+            }
+        }
+        let is_own = self.chains.get(&header.log).is_some_and(|state| state.genesis.peer_id == self.owner);
+        if is_own {
+            self.last_stamp = self.last_stamp.max(header.hlc);
+        }
+        self.apply(&commit);
+        if self.depth == Depth::Signatures {
+            self.unverified.insert(header.log, (file, range, commit));
+        }
+    }
+
+    /// Everything is read: verifies the signatures that stand for all others.
+    pub(super) fn finish(&mut self) {
+        while let Some((log, _)) = self.unverified.first_key_value() {
+            let log = *log;
+            self.end_run(&log);
+        }
+    }
+
+    /// Shows a durable commit in the view. A view that is full says so itself: it stops, and the log goes on.
+    pub(super) fn apply(&mut self, commit: &Commit) {
+        let _stopped = self.view.apply(commit);
+    }
+
+    fn resume(&mut self, file: FileId, range: &Range<u64>, commit: &Commit) {
+        if self.chains.resume(commit).is_err() {
+            self.inconsistent(file, range.clone(), "a commit does not continue its log");
+        }
+    }
+
+    fn end_run(&mut self, log: &LogId) {
+        let Some((file, range, commit)) = self.unverified.remove(log) else { return };
+        let author = self.chains.get(log).map(|state| state.genesis.peer_id);
+        if author.is_none_or(|author| commit.verify_signature(&author).is_err()) {
+            self.inconsistent(file, range, "a commit is not signed by the author of its log");
+        }
+    }
+
+    fn inconsistent(&mut self, file: FileId, range: Range<u64>, what: &'static str) {
+        self.report.add(Finding::new(file, range, Damage::Inconsistent(what)));
+    }
+
+    /// Ordinals up to `ordinal` are missing unless they were there.
+    fn pass_to(&mut self, file: FileId, at: u64, ordinal: u64) {
+        if ordinal <= self.next_ordinal {
+            return;
+        }
+        let missing = self.next_ordinal..ordinal;
+        self.next_ordinal = ordinal;
+        self.loss(file, at).ordinals = Some(missing);
+    }
+
+    fn lose(&mut self, file: FileId, range: &Range<u64>, log: LogId, positions: Range<u64>) {
+        self.loss(file, range.start).lose(log, positions);
+    }
+
+    /// The finding that what is missing belongs to: the last one, or a new one where there is none yet.
+    fn loss(&mut self, file: FileId, at: u64) -> &mut Finding {
+        let findings = &mut self.report.findings;
+        let of_loss = findings.last().is_some_and(|finding| finding.damage.is_loss());
+        if !of_loss && findings.len() < MAX_FINDINGS || findings.is_empty() {
+            let what = "something is missing before this place";
+            findings.push(Finding::new(file, at..at, Damage::Inconsistent(what)));
+        }
+        findings.last_mut().expect("there is one, or one was pushed")
+    }
+}

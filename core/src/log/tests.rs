@@ -1,0 +1,307 @@
+//! The store on a disk in memory that does as it is told.
+
+use alloc::collections::BTreeMap;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use super::Op;
+use super::commit::Record;
+use super::disk::{DiskDone, DiskError, DiskErrorKind, DiskOp, DiskResult, FileId};
+use super::reader::{Cursor, Delivered};
+use super::replay::Depth;
+use super::report::{Damage, OpenError};
+use super::store::{AppendError, Effect, Store, StoreConfig, StoreEvent, Ticket};
+use super::writer::{NoRoom, QUIET};
+use crate::config::NetworkId;
+use crate::identity::Identity;
+use crate::time::{Instant, UnixTime};
+
+#[derive(Clone, Default)]
+struct Disk {
+    files: BTreeMap<FileId, Vec<u8>>,
+    /// Bytes that may be created.
+    space: Option<u64>,
+    /// The next sync fails.
+    fail_sync: bool,
+    syncs: u32,
+}
+
+impl Disk {
+    fn run(&mut self, op: DiskOp) -> DiskResult {
+        let missing = DiskError { kind: DiskErrorKind::NotFound, code: 2 };
+        match op {
+            DiskOp::List => {
+                return Ok(DiskDone::Listed(self.files.iter().map(|(id, bytes)| (*id, bytes.len() as u64)).collect()));
+            }
+            DiskOp::Create { file, size } => {
+                assert!(!self.files.contains_key(&file));
+                if let Some(space) = &mut self.space {
+                    *space = space.checked_sub(size).ok_or(DiskError { kind: DiskErrorKind::NoSpace, code: 28 })?;
+                }
+                self.files.insert(file, vec![0; size as usize]);
+            }
+            DiskOp::Write { file, offset, bytes } => {
+                let content = self.files.get_mut(&file).ok_or(missing)?;
+                content[offset as usize..offset as usize + bytes.len()].copy_from_slice(&bytes);
+            }
+            DiskOp::Read { file, offset, len } => {
+                let content = self.files.get(&file).ok_or(missing)?;
+                let from = (offset as usize).min(content.len());
+                return Ok(DiskDone::Read(content[from..(from + len as usize).min(content.len())].to_vec()));
+            }
+            DiskOp::Sync { .. } => {
+                self.syncs += 1;
+                if core::mem::take(&mut self.fail_sync) {
+                    return Err(DiskError { kind: DiskErrorKind::Io, code: 5 });
+                }
+            }
+            DiskOp::SyncDir => {}
+            DiskOp::Truncate { file, size } => self.files.get_mut(&file).ok_or(missing)?.truncate(size as usize),
+            DiskOp::Remove { file } => _ = self.files.remove(&file).ok_or(missing)?,
+        }
+        Ok(DiskDone::Done)
+    }
+}
+
+fn identity() -> Identity {
+    Identity::from_seed([7; 32])
+}
+
+fn config() -> StoreConfig {
+    StoreConfig {
+        network_id: NetworkId::new("example").unwrap(),
+        owner: identity().peer_id(),
+        members: vec![],
+        segment_bytes: 8192,
+        max_bytes: 1 << 30,
+        view_bytes: 1 << 20,
+        read_only: false,
+        depth: Depth::Signatures,
+    }
+}
+
+struct Machine {
+    store: Store,
+    disk: Disk,
+    now: Instant,
+}
+
+impl Machine {
+    fn open(disk: Disk, seed: u8) -> Machine {
+        Machine::open_with(disk, seed, config())
+    }
+
+    fn open_with(disk: Disk, seed: u8, config: StoreConfig) -> Machine {
+        let store = Store::open(config, [seed; 32], UnixTime(1_700_000_000_000));
+        Machine { store, disk, now: Instant::ORIGIN }
+    }
+
+    /// Does all that is to be done, and returns what happened.
+    fn run(&mut self) -> Vec<StoreEvent> {
+        while let Some(effect) = self.store.poll_effect() {
+            match effect {
+                Effect::Disk(token, op) => {
+                    let result = self.disk.run(op);
+                    self.store.handle_disk(self.now, token, result);
+                }
+                Effect::Sign(token, draft) => self.store.handle_signed(self.now, token, draft.sign(&identity())),
+            }
+        }
+        core::iter::from_fn(|| self.store.poll_event()).collect()
+    }
+
+    fn opened(disk: Disk, seed: u8) -> Machine {
+        let mut machine = Machine::open(disk, seed);
+        assert!(matches!(machine.run()[..], [StoreEvent::Opened]));
+        machine
+    }
+
+    fn append(&mut self, text: &str) -> Result<(u64, u64), AppendError> {
+        self.store.append(self.now, Ticket(1), vec![Bytes::copy_from_slice(text.as_bytes())])?;
+        match self.run()[..] {
+            [StoreEvent::Durable { first_seq, first_ordinal, .. }] => Ok((first_seq, first_ordinal)),
+            [StoreEvent::Failed { error, .. }] | [StoreEvent::Stopped(_), StoreEvent::Failed { error, .. }] => {
+                Err(error)
+            }
+            ref other => panic!("{other:?}"),
+        }
+    }
+
+    fn read(&mut self, from: u64) -> Vec<Delivered> {
+        let mut cursor = Cursor::at(from);
+        let mut all = Vec::new();
+        while cursor.ordinal < self.store.next_ordinal() {
+            self.store.read(Ticket(9), cursor, 500).unwrap();
+            let events = self.run();
+            let [StoreEvent::Read { taken, next, damaged, .. }] = &events[..] else { panic!("{events:?}") };
+            assert_eq!(*damaged, None);
+            assert!(next.ordinal > cursor.ordinal);
+            all.extend(taken.iter().flat_map(|taken| taken.delivered(cursor.ordinal)));
+            cursor = *next;
+        }
+        all
+    }
+
+    fn texts(&mut self) -> Vec<Vec<u8>> {
+        let ops = self.read(0).into_iter().filter_map(|delivered| match delivered.op {
+            Op::Plain(data) => Some(data.to_vec()),
+            _ => None,
+        });
+        ops.collect()
+    }
+
+    fn close(mut self) -> Disk {
+        self.store.close(self.now);
+        assert!(matches!(self.run()[..], [StoreEvent::Closed]));
+        self.disk
+    }
+}
+
+#[test]
+fn what_is_durable_is_there_in_every_later_life() {
+    let mut disk = Disk::default();
+    let mut expected = Vec::new();
+    for life in 0..5u8 {
+        let mut machine = Machine::opened(disk, life);
+        assert_eq!(machine.texts(), expected);
+        let before = machine.store.state_hash();
+        for n in 0..40u64 {
+            let text = alloc::format!("life {life}, op {n}, {}", "x".repeat(n as usize * 11));
+            assert_eq!(machine.append(&text), Ok((n, u64::from(life) * 40 + n)));
+            expected.push(text.into_bytes());
+        }
+        assert_ne!(machine.store.state_hash(), before);
+        assert_eq!(machine.texts(), expected);
+        assert_eq!(machine.read(77.min(machine.store.next_ordinal())).len(), expected.len().saturating_sub(77));
+        assert!(machine.store.report().unwrap().findings.is_empty(), "{:?}", machine.store.report());
+        // Every second life ends without a close.
+        disk = if life % 2 == 0 { machine.close() } else { machine.disk };
+    }
+    assert!(disk.files.len() > 10, "{} segments", disk.files.len());
+}
+
+#[test]
+fn keys_and_values_survive_and_one_sync_covers_all_writers() {
+    let mut machine = Machine::opened(Disk::default(), 1);
+    machine.append("first").unwrap();
+    let syncs = machine.disk.syncs;
+    for n in 0..100u64 {
+        let (key, value) = (Bytes::from(alloc::format!("key {}", n % 10)), Bytes::from(alloc::format!("{n}")));
+        machine.store.put(machine.now, Ticket(n), key, value).unwrap();
+    }
+    machine.store.delete(machine.now, Ticket(100), Bytes::from_static(b"key 3")).unwrap();
+    assert_eq!(machine.store.view().len(), 0, "nothing is shown before it is durable");
+    let durable = machine.run().into_iter().filter(|event| matches!(event, StoreEvent::Durable { .. })).count();
+    assert_eq!(durable, 101);
+    assert!(machine.disk.syncs - syncs <= 6, "{} syncs", machine.disk.syncs - syncs);
+    let shown = |store: &Store, key: &[u8]| store.view().get(key).map(|value| value.to_vec());
+    assert_eq!(shown(&machine.store, b"key 4"), Some(b"94".to_vec()));
+    assert_eq!(shown(&machine.store, b"key 3"), None);
+    let hash = machine.store.state_hash();
+    let again = Machine::opened(machine.close(), 2);
+    assert_eq!(again.store.state_hash(), hash);
+    assert_eq!(shown(&again.store, b"key 4"), Some(b"94".to_vec()));
+}
+
+#[test]
+fn a_quiet_store_vouches_for_its_last_write() {
+    let mut machine = Machine::opened(Disk::default(), 1);
+    machine.append("first").unwrap();
+    let due = machine.store.poll_timeout().unwrap();
+    assert_eq!(due, machine.now + QUIET);
+    machine.now = due;
+    machine.store.handle_timeout(due);
+    machine.run();
+    assert_eq!(machine.store.poll_timeout(), None);
+    // Now the loss of that write is corruption, and nothing else.
+    let mut disk = machine.disk;
+    let file = disk.files.values_mut().next().unwrap();
+    file[1400] ^= 1;
+    let machine = Machine::opened(disk, 2);
+    let findings = &machine.store.report().unwrap().findings;
+    assert!(matches!(findings[..], [ref one] if one.damage == Damage::Corrupt), "{findings:?}");
+    assert_eq!(machine.store.next_ordinal(), 0);
+}
+
+#[test]
+fn a_failed_sync_stops_the_store_and_is_never_an_acknowledgement() {
+    let mut machine = Machine::opened(Disk::default(), 1);
+    machine.append("first").unwrap();
+    machine.disk.fail_sync = true;
+    assert!(matches!(machine.append("second"), Err(AppendError::Stopped(_))));
+    assert!(matches!(machine.append("third"), Err(AppendError::Stopped(_))));
+    let mut machine = Machine::opened(machine.disk, 2);
+    let texts = machine.texts();
+    assert_eq!(texts[0], b"first");
+    assert_eq!(machine.append("fourth").unwrap().1, texts.len() as u64);
+}
+
+#[test]
+fn a_full_disk_refuses_and_recovers() {
+    let mut machine = Machine::opened(Disk { space: Some(20_000), ..Disk::default() }, 1);
+    let text = "x".repeat(1000);
+    let mut taken = 0;
+    let refused = loop {
+        match machine.append(&text) {
+            Ok(_) => taken += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, AppendError::NoRoom(NoRoom::Disk(error)) if error.kind == DiskErrorKind::NoSpace));
+    assert!(taken >= 10, "{taken}");
+    machine.disk.space = None;
+    assert!(machine.append(&text).is_err(), "not tried again at once");
+    machine.now += core::time::Duration::from_secs(1);
+    machine.append(&text).unwrap();
+    assert_eq!(machine.texts().len(), taken + 1);
+}
+
+#[test]
+fn a_store_of_another_identity_or_network_is_refused() {
+    let mut machine = Machine::opened(Disk::default(), 1);
+    machine.append("first").unwrap();
+    let disk = machine.close();
+    let other = StoreConfig { owner: Identity::from_seed([8; 32]).peer_id(), ..config() };
+    let events = Machine::open_with(disk.clone(), 2, other).run();
+    assert!(matches!(events[..], [StoreEvent::Refused(OpenError::Owner { .. })]), "{events:?}");
+    let other = StoreConfig { network_id: NetworkId::new("another").unwrap(), ..config() };
+    let events = Machine::open_with(disk, 2, other).run();
+    assert!(matches!(events[..], [StoreEvent::Refused(OpenError::Network { .. })]), "{events:?}");
+}
+
+#[test]
+fn an_import_is_all_or_nothing_and_known_the_second_time() {
+    let mut source = Machine::opened(Disk::default(), 1);
+    for n in 0..10 {
+        source.append(&alloc::format!("op {n}")).unwrap();
+    }
+    source.store.put(source.now, Ticket(5), Bytes::from_static(b"k"), Bytes::from_static(b"v")).unwrap();
+    source.run();
+    source.store.read(Ticket(1), Cursor::at(0), usize::MAX).unwrap();
+    let events = source.run();
+    let [StoreEvent::Read { taken, .. }] = &events[..] else { panic!("{events:?}") };
+    let log = taken[0].commit.header().log;
+    let genesis = source.store.chains().unwrap().get(&log).unwrap().genesis.clone();
+    let commits = taken.iter().map(|taken| Record::Commit(taken.commit.clone()));
+    let records: Vec<Record> = [Record::Genesis(genesis)].into_iter().chain(commits).collect();
+
+    let mut target = Machine::opened(Disk::default(), 2);
+    let mut holed = records.clone();
+    holed.remove(4);
+    target.store.import(target.now, Ticket(1), holed).unwrap();
+    let events = target.run();
+    assert!(matches!(events[..], [StoreEvent::ImportRefused { record: 4, .. }]), "{events:?}");
+    assert_eq!(target.store.next_ordinal(), 0);
+    target.store.import(target.now, Ticket(2), records.clone()).unwrap();
+    let events = target.run();
+    assert!(matches!(events[..], [StoreEvent::Imported { new: 12, known: 0, .. }]), "{events:?}");
+    target.store.import(target.now, Ticket(3), records).unwrap();
+    let events = target.run();
+    assert!(matches!(events[..], [StoreEvent::Imported { new: 0, known: 12, .. }]), "{events:?}");
+    assert_eq!(target.store.state_hash(), source.store.state_hash());
+    assert_eq!(target.texts(), source.texts());
+    let again = Machine::opened(target.close(), 3);
+    assert_eq!(again.store.state_hash(), source.store.state_hash());
+}
