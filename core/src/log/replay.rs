@@ -37,6 +37,8 @@ pub struct Replay {
     pub report: Report,
     /// Where logs have a hole that damage left: what comes before it. Behind it they were read on.
     pub holes: BTreeMap<LogId, Tip>,
+    /// What the commits of each other author take, in bytes.
+    pub foreign_bytes: BTreeMap<PeerId, u64>,
     /// The ordinal of the next op.
     pub next_ordinal: u64,
     /// The last stamp that the owner gave.
@@ -57,6 +59,7 @@ impl Replay {
             view,
             report: Report::default(),
             holes: BTreeMap::new(),
+            foreign_bytes: BTreeMap::new(),
             next_ordinal: 0,
             last_stamp: Hlc::default(),
             last_log: None,
@@ -177,8 +180,14 @@ impl Replay {
         }
     }
 
-    /// Shows a durable commit in the view. A view that is full says so itself: it stops, and the log goes on.
+    /// Takes up a durable commit of a known log: counts its bytes and shows it in the view. A view that is full says so
+    /// itself: it stops, and the log goes on.
     pub(super) fn apply(&mut self, commit: &Commit) {
+        if let Some(state) = self.chains.get(&commit.header().log)
+            && state.genesis.peer_id != self.owner
+        {
+            *self.foreign_bytes.entry(state.genesis.peer_id).or_default() += commit.bytes().len() as u64;
+        }
         let _stopped = self.view.apply(commit);
     }
 
