@@ -193,9 +193,10 @@ impl PathSet {
         self.iter().find(|(_, path)| path.via.admits(arrival)).map(|(slot, _)| slot)
     }
 
-    /// Notes that an authenticated datagram of `length` bytes arrived by `arrival`, and returns its path and whether that is
-    /// new. A new address becomes a candidate and is probed; it changes nothing about where this node sends. The preferred
-    /// path is probed with it: a peer that speaks from a new address may have left the old one.
+    /// Notes that a datagram of `length` bytes arrived by `arrival`, authenticated or at least with the token of a relay
+    /// channel of the peer's, and returns its path and whether that is new. A new address becomes a candidate and is probed;
+    /// it changes nothing about where this node sends. The preferred path is probed with it: a peer that speaks from a new
+    /// address may have left the old one.
     pub fn note_arrival(
         &mut self,
         now: Instant,
