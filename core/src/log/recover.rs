@@ -118,6 +118,8 @@ pub struct Recovery {
     read_only: bool,
     phase: Phase,
     waiting: Option<DiskOp>,
+    /// The operation failed before.
+    is_second_try: bool,
     refused: Option<OpenError>,
     files: Vec<File>,
     segments: Vec<SegmentInfo>,
@@ -140,6 +142,7 @@ impl Recovery {
             read_only,
             phase: Phase::List,
             waiting: None,
+            is_second_try: false,
             refused: None,
             files: Vec::new(),
             segments: Vec::new(),
@@ -206,14 +209,18 @@ impl Recovery {
             (Ok(DiskDone::Done), Phase::SyncDir) => self.phase = Phase::Over,
             // Bytes that cannot be read are damaged ones.
             (Err(_), Phase::Vouch(_, scan) | Phase::Apply(_, scan)) => scan.feed_failed(),
-            (Err(_), &mut Phase::Header(index)) => self.header_read(index, &[0xff]),
-            (Err(_), &mut Phase::Headless(index, offset)) => self.headless_read(index, offset, &[0xff]),
+            // An error may pass. Whoever opened the store although it stays would use the ordinals of that segment again.
+            (Err(_), Phase::Header(_) | Phase::Headless(..)) if !self.is_second_try => {
+                self.is_second_try = true;
+                return;
+            }
             (Err(error), _) => self.refused = Some(OpenError::Disk { error, what: op.name(), file: op.file() }),
             (Ok(_), _) => {
                 let error = DiskError { kind: DiskErrorKind::Io, code: 0 };
                 self.refused = Some(OpenError::Disk { error, what: op.name(), file: op.file() });
             }
         }
+        self.is_second_try = false;
     }
 
     /// Goes on as far as that takes no operation, or returns the one that it takes.
@@ -264,6 +271,11 @@ impl Recovery {
             }
             HeaderBlock::Valid { header, whole } => {
                 file.state = State::Segment { header, whole };
+                None
+            }
+            // A file that was made has room for a header: this one was cut within it.
+            HeaderBlock::Bad if file.len < FRAMES_AT => {
+                file.state = State::Lost;
                 None
             }
             HeaderBlock::Empty | HeaderBlock::Bad => {
@@ -352,6 +364,7 @@ impl Recovery {
         loop {
             let Some(file) = self.files.get(index) else { return self.end() };
             let (id, len, state) = (file.id, file.len, file.state);
+            let remembered = state == State::Unused && self.is_remembered(id);
             let Some(replay) = &mut self.replay else { return Phase::Over };
             replay.report.files += 1;
             replay.report.bytes += len;
@@ -363,11 +376,21 @@ impl Recovery {
                         return phase;
                     }
                 }
-                State::Lost => replay.report.add(Finding::new(id, 0..len, Damage::Header)),
-                State::Unused | State::Headless | State::Unread => self.tail.unused.push((id, len)),
+                State::Unused if !remembered => self.tail.unused.push((id, len)),
+                State::Lost | State::Unused | State::Headless | State::Unread => {
+                    replay.lost(id, len);
+                }
             }
             index += 1;
         }
+    }
+
+    /// Whether another segment continues this file.
+    fn is_remembered(&self, id: FileId) -> bool {
+        self.files.iter().any(|file| match file.state {
+            State::Segment { header, .. } => header.previous.is_some_and(|previous| previous.file == id),
+            _ => false,
+        })
     }
 
     /// Begins to take up a segment, unless it is not the one that its successor remembers.
