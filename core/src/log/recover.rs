@@ -16,6 +16,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
+use super::commit::Commit;
 use super::disk::{DiskDone, DiskError, DiskErrorKind, DiskOp, DiskResult, FileId, READ_MAX};
 use super::replay::Replay;
 use super::report::{Damage, Finding, OpenError};
@@ -25,6 +26,9 @@ use super::writer::Tail;
 
 /// Files are cut to a multiple of this: a block of the file system.
 const BLOCK: u64 = 4096;
+
+/// Bytes of commits that may wait for their hashes before reading stops.
+const MAX_HASHING: u64 = 8 * 1024 * 1024;
 
 /// A segment that can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +61,10 @@ pub struct Recovered {
 pub enum RecoverStep {
     /// An operation, whose result it takes before it goes on.
     Disk(DiskOp),
-    /// Nothing until the result of the last operation is there.
+    /// [`Commit::verify_ops`](super::commit::Commit::verify_ops), on any thread; what comes of it goes to
+    /// [`Recovery::hashed`].
+    Hash(u64, Commit),
+    /// Nothing until the result of the last operation, or of a hash, is there.
     Wait,
     /// It is over.
     Done(Box<Recovered>),
@@ -127,6 +134,8 @@ pub struct Recovery {
     vouched: Lsn,
     /// Behind the first interrupted write: its file, and where it begins and ends.
     cut: Option<(FileId, u64, u64)>,
+    /// Damage behind which no frame was found: nobody says how many ops it took.
+    unfollowed: Option<(FileId, u64, u64)>,
     /// The last frame of the last segment says that the store was closed.
     closed: bool,
     replay: Option<Replay>,
@@ -148,6 +157,7 @@ impl Recovery {
             segments: Vec::new(),
             vouched: 0,
             cut: None,
+            unfollowed: None,
             closed: false,
             replay: Some(replay),
             tail: Tail::default(),
@@ -175,21 +185,35 @@ impl Recovery {
                 self.phase = Phase::Over;
                 return RecoverStep::Refused(error);
             }
+            if let Some((number, commit)) = self.replay.as_mut().and_then(Replay::hash_job) {
+                return RecoverStep::Hash(number, commit);
+            }
+            let hashing = self.replay.as_ref().map_or(0, Replay::hashing_bytes);
+            let is_over = matches!(self.phase, Phase::Over);
+            if hashing > MAX_HASHING || (hashing > 0 && is_over) {
+                return RecoverStep::Wait;
+            }
+            if is_over {
+                return self.done();
+            }
             if let Some(op) = self.advance() {
                 self.waiting = Some(op.clone());
                 return RecoverStep::Disk(op);
             }
-            if matches!(self.phase, Phase::Over) {
-                let tail = core::mem::take(&mut self.tail);
-                let segments = core::mem::take(&mut self.segments);
-                return match self.replay.take() {
-                    Some(mut replay) => {
-                        replay.finish();
-                        RecoverStep::Done(Box::new(Recovered { replay, segments, tail }))
-                    }
-                    None => RecoverStep::Wait,
-                };
-            }
+        }
+    }
+
+    fn done(&mut self) -> RecoverStep {
+        let Some(mut replay) = self.replay.take() else { return RecoverStep::Wait };
+        replay.finish();
+        let (segments, tail) = (core::mem::take(&mut self.segments), core::mem::take(&mut self.tail));
+        RecoverStep::Done(Box::new(Recovered { replay, segments, tail }))
+    }
+
+    /// Takes what the hash of a commit was found to be.
+    pub fn hashed(&mut self, number: u64, is_good: bool) {
+        if let Some(replay) = &mut self.replay {
+            replay.hashed(number, is_good);
         }
     }
 
@@ -207,13 +231,15 @@ impl Recovery {
             (Ok(DiskDone::Done), Phase::Rewrite { at, bytes, .. }) => *at += bytes.take().map_or(0, |b| b.len() as u64),
             (Ok(DiskDone::Done), Phase::Sync(_)) => self.phase = Phase::SyncDir,
             (Ok(DiskDone::Done), Phase::SyncDir) => self.phase = Phase::Over,
-            // Bytes that cannot be read are damaged ones.
-            (Err(_), Phase::Vouch(_, scan) | Phase::Apply(_, scan)) => scan.feed_failed(),
-            // An error may pass. Whoever opened the store although it stays would use the ordinals of that segment again.
-            (Err(_), Phase::Header(_) | Phase::Headless(..)) if !self.is_second_try => {
+            // An error may pass. Bytes that it leaves unread count as damaged, and a header that it leaves unread refuses the
+            // opening: the ordinals of that segment would be used again.
+            (Err(_), Phase::Header(_) | Phase::Headless(..) | Phase::Vouch(..) | Phase::Apply(..))
+                if !self.is_second_try =>
+            {
                 self.is_second_try = true;
                 return;
             }
+            (Err(_), Phase::Vouch(_, scan) | Phase::Apply(_, scan)) => scan.feed_failed(),
             (Err(error), _) => self.refused = Some(OpenError::Disk { error, what: op.name(), file: op.file() }),
             (Ok(_), _) => {
                 let error = DiskError { kind: DiskErrorKind::Io, code: 0 };
@@ -415,6 +441,7 @@ impl Recovery {
             replay.report.add(Finding::new(previous.file, 0..previous.end, Damage::Missing));
         }
         replay.begin_segment(id, header.first_ordinal);
+        self.unfollowed = None;
         let (nonce, base, first_ordinal) = (header.nonce, header.base, header.first_ordinal);
         self.segments.push(SegmentInfo { file: id, nonce, base, first_ordinal, end: FRAMES_AT });
         Some(Phase::Apply(index, Scan::new(nonce, FRAMES_AT, len, remembered.map(|previous| previous.end))))
@@ -436,6 +463,7 @@ impl Recovery {
                     None => {
                         replay.frame(file, offset..end, &header, body);
                         segment.end = end;
+                        self.unfollowed = None;
                     }
                 },
                 ScanStep::Bad { from, to } if is_last && segment.base + from >= self.vouched => {
@@ -444,8 +472,18 @@ impl Recovery {
                 ScanStep::Bad { from, to } => {
                     replay.damaged(file, from..to);
                     segment.end = to;
+                    self.unfollowed = Some((file, from, to));
                 }
-                ScanStep::End(_) => break,
+                ScanStep::End(_) => {
+                    // What cannot be read may have been acknowledged.
+                    if scan.unreadable() > 0 && self.unfollowed.is_none() {
+                        self.unfollowed = self.cut.take().filter(|_| is_last);
+                        if let Some((file, from, to)) = self.unfollowed {
+                            replay.damaged(file, from..to);
+                        }
+                    }
+                    break;
+                }
             }
         }
         self.phase = self.begin(index + 1);
@@ -475,6 +513,9 @@ impl Recovery {
         let used = self.cut.map_or(segment.end, |(_, _, to)| to).next_multiple_of(BLOCK);
         if used < len {
             self.tail.trim = Some((id, len, used));
+        }
+        if let (Some((file, from, to)), Some(replay)) = (self.unfollowed, &mut self.replay) {
+            replay.pass_over(file, from..to);
         }
         if let (Some((file, from, to)), Some(replay)) = (self.cut, &mut self.replay) {
             replay.report.add(Finding::new(file, from..to, Damage::Cut));
