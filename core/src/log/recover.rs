@@ -21,8 +21,8 @@ use super::disk::{DiskDone, DiskError, DiskErrorKind, DiskOp, DiskResult, FileId
 use super::replay::Replay;
 use super::report::{Damage, Finding, OpenError};
 use super::scan::{Scan, ScanStep};
-use super::segment::{FRAMES_AT, FrameKind, HeaderBlock, Lsn, Previous, SegmentHeader};
-use super::writer::Tail;
+use super::segment::{FRAMES_AT, FrameKind, HeaderBlock, Lsn, MAX_FRAME, Previous, SegmentHeader};
+use super::writer::{FIRST_SEGMENT, Tail};
 
 /// Files are cut to a multiple of this: a block of the file system.
 const BLOCK: u64 = 4096;
@@ -390,6 +390,7 @@ impl Recovery {
         loop {
             let Some(file) = self.files.get(index) else { return self.end() };
             let (id, len, state) = (file.id, file.len, file.state);
+            let longest = if matches!(state, State::Segment { .. }) { 0 } else { self.longest() };
             let remembered = state == State::Unused && self.is_remembered(id);
             let Some(replay) = &mut self.replay else { return Phase::Over };
             replay.report.files += 1;
@@ -404,11 +405,22 @@ impl Recovery {
                 }
                 State::Unused if !remembered => self.tail.unused.push((id, len)),
                 State::Lost | State::Unused | State::Headless | State::Unread => {
-                    replay.lost(id, len);
+                    let made_with = longest.max(len);
+                    replay.lost(id, len, made_with);
                 }
             }
             index += 1;
         }
+    }
+
+    /// The most bytes that a segment without a header was made with: the first one of an opening is short, and each later
+    /// one at most twice as long as the one before it.
+    fn longest(&self) -> u64 {
+        let sizes = self.files.iter().filter_map(|file| match file.state {
+            State::Segment { header, .. } => Some(header.size),
+            _ => None,
+        });
+        sizes.max().unwrap_or(0).max(FIRST_SEGMENT.max(FRAMES_AT + MAX_FRAME)).saturating_mul(2)
     }
 
     /// Whether another segment continues this file.
