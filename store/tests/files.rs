@@ -12,7 +12,7 @@ use std::process::Command;
 use bytes::Bytes;
 use common::{all, identity, open, options, text, texts};
 use vine_core::log::store::AppendError;
-use vine_store::{Handle, LockError, OpenError, Options, StoreError, Watched};
+use vine_store::{Handle, LockError, OpenError, Options, StoreError, Verification, Watched};
 
 /// What a store holds, as simply as it can be said.
 #[derive(Default)]
@@ -295,4 +295,18 @@ fn an_export_replayed_gives_the_same_state() {
     let third = Handle::open(&root.path().join("third"), identity(), options()).unwrap();
     let refused = third.import_archive(&mut archive.as_slice(), |_, _| ()).unwrap_err().to_string();
     assert!(refused.contains("byte"), "{refused}");
+}
+
+#[test]
+fn a_verification_of_full_commits_comes_to_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    for _ in 0..40 {
+        store.append(vec![Bytes::from(vec![1; 256]); 1024]).wait().unwrap();
+    }
+    store.close().wait().unwrap();
+    let mut verification = Verification::alone(dir.path(), identity().peer_id(), options()).unwrap();
+    let report = verification.run(|_, _| true).unwrap().unwrap();
+    assert!(report.is_sound());
+    assert_eq!(report.ops, 40 * 1024);
 }
