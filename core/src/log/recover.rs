@@ -532,16 +532,17 @@ impl Recovery {
         if let (Some((file, from, to)), Some(replay)) = (self.cut, &mut self.replay) {
             replay.report.add(Finding::new(file, from..to, Damage::Cut));
         }
-        self.rewrite(&segment)
+        self.rewrite(&segment, len)
     }
 
-    fn rewrite(&self, segment: &SegmentInfo) -> Phase {
+    fn rewrite(&self, segment: &SegmentInfo, file_len: u64) -> Phase {
         let frames_from = segment.base + FRAMES_AT;
         // Without a frame that was synced, the header may not be durable either.
         let at = if self.vouched <= frames_from { 0 } else { self.vouched - segment.base };
-        if self.read_only || at >= segment.end {
+        let end = segment.end.min(file_len);
+        if self.read_only || at >= end {
             return Phase::Over;
         }
-        Phase::Rewrite { file: segment.file, at, end: segment.end, bytes: None }
+        Phase::Rewrite { file: segment.file, at, end, bytes: None }
     }
 }
