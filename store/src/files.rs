@@ -3,15 +3,22 @@
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{Advice, FallocateFlags, fadvise};
 use rustix::io::Errno;
 use vine_core::log::disk::{DiskDone, DiskError, DiskErrorKind, DiskOp, DiskResult, FileId};
 
 /// Files that are kept open; what is written and not yet synced stays open beyond that.
 const MAX_OPEN: usize = 64;
+
+/// Reads and writes of so many bytes are parts of longer ones.
+const LONG: usize = 64 * 1024;
+
+/// How much the host is asked to read ahead.
+const READ_AHEAD: usize = 2 * 1024 * 1024;
 
 /// The most that is left free where the caller names no reserve.
 const DEFAULT_RESERVE: u64 = 256 * 1024 * 1024;
@@ -181,7 +188,13 @@ impl Files {
     fn write(&mut self, id: FileId, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let open = self.opened(id)?;
         open.is_dirty = true;
-        open.file.write_all_at(bytes, offset)
+        open.file.write_all_at(bytes, offset)?;
+        if bytes.len() >= LONG {
+            // Linux begins to write such pages out when it is told that they are not needed, and keeps them while it does. The
+            // sync that follows finds less left to do; if this fails, it finds all of it.
+            advise(&open.file, offset, bytes.len(), Advice::DontNeed);
+        }
+        Ok(())
     }
 
     fn read(&mut self, id: FileId, offset: u64, len: u32) -> io::Result<Vec<u8>> {
@@ -197,6 +210,10 @@ impl Files {
             }
         }
         bytes.truncate(have);
+        if have >= LONG {
+            // Who reads that much reads on: the disk works while what was read is looked at.
+            advise(file, offset + have as u64, READ_AHEAD, Advice::WillNeed);
+        }
         Ok(bytes)
     }
 
@@ -283,6 +300,11 @@ fn fill(file: &File, size: u64) -> io::Result<()> {
         at += len;
     }
     file.sync_data() // Some file systems take the space no earlier.
+}
+
+/// Tells the host what will be done with a part of a file. It may take no notice.
+fn advise(file: &File, offset: u64, len: usize, advice: Advice) {
+    let _only_advice = fadvise(file, offset, NonZeroU64::new(len as u64), advice);
 }
 
 /// Calls `call` until no signal interrupts it.
