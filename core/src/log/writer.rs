@@ -29,9 +29,9 @@ pub const FIRST_SEGMENT: u64 = 1024 * 1024;
 pub const QUIET: Duration = Duration::from_millis(100);
 /// A refused creation is tried again after this.
 const RETRY: Duration = Duration::from_secs(1);
-/// Zeros are written ahead in pieces of this size, and synced after so many bytes.
+/// Zeros are written ahead in pieces of this size. The sync of the header covers them; by then a good driver has them on the
+/// disk.
 const ZEROS_LEN: u64 = 64 * 1024;
-const ZEROS_SYNC: u64 = 1024 * 1024;
 /// Files are cut to a multiple of this: a block of the file system.
 const BLOCK: u64 = 4096;
 static ZEROS: [u8; ZEROS_LEN as usize] = [0; ZEROS_LEN as usize];
@@ -130,7 +130,6 @@ enum Purpose {
     /// Of this file's name.
     CreateDir(FileId),
     Zeros,
-    ZerosSync,
     Header,
     HeaderSync,
     Frames,
@@ -159,7 +158,6 @@ struct Ahead {
     /// Created, and its name durable.
     ready: bool,
     zeroed: u64,
-    zeros_synced: u64,
 }
 
 /// The writing end of a store.
@@ -361,12 +359,7 @@ impl Writer {
                 Some(WriterEvent::Durable)
             }
             Purpose::LastTidy => Some(WriterEvent::Closed),
-            Purpose::Create
-            | Purpose::Zeros
-            | Purpose::ZerosSync
-            | Purpose::Header
-            | Purpose::Frames
-            | Purpose::Tidy => None,
+            Purpose::Create | Purpose::Zeros | Purpose::Header | Purpose::Frames | Purpose::Tidy => None,
         }
     }
 
@@ -432,7 +425,7 @@ impl Writer {
         let file = FileId(self.tail.next_file);
         self.tail.next_file += 1;
         self.tail.total += size;
-        self.ahead = Some(Ahead { file, size, ready: false, zeroed: 0, zeros_synced: 0 });
+        self.ahead = Some(Ahead { file, size, ready: false, zeroed: 0 });
         self.emit(Purpose::Create, DiskOp::Create { file, size });
         self.emit(Purpose::CreateDir(file), DiskOp::SyncDir);
         Room::Wait
@@ -525,17 +518,10 @@ impl Writer {
         }
         let (file, offset) = (ahead.file, ahead.zeroed);
         ahead.zeroed += len;
-        let sync = ahead.zeroed - ahead.zeros_synced >= ZEROS_SYNC;
-        if sync {
-            ahead.zeros_synced = ahead.zeroed;
-        }
         self.emit(
             Purpose::Zeros,
             DiskOp::Write { file, offset, bytes: Bytes::from_static(&ZEROS).slice(..len as usize) },
         );
-        if sync {
-            self.emit(Purpose::ZerosSync, DiskOp::Sync { file });
-        }
         true
     }
 
