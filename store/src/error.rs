@@ -1,0 +1,62 @@
+//! What can go wrong.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::core::{self, AppendError, ReadError};
+use crate::files::FileSystemError;
+use crate::lock::LockError;
+
+/// Why a store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory cannot be used.
+    #[error(transparent)]
+    Files(#[from] FileSystemError),
+    /// Another process uses the store.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// What lies in the directory cannot be opened; nothing was changed.
+    #[error("cannot open the store in {dir}: {error}")]
+    Refused {
+        /// The directory.
+        dir: String,
+        /// What is wrong.
+        error: core::OpenError,
+    },
+    /// The system gives no randomness or no thread.
+    #[error("cannot open the store: {0}")]
+    System(io::Error),
+    /// The store's thread ended before the store was open.
+    #[error(transparent)]
+    Ended(StoreError),
+}
+
+/// Why a store did not do what it was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The write was not taken, or it is not known whether it is on the disk.
+    #[error(transparent)]
+    Append(AppendError),
+    /// A part of the log cannot be read.
+    #[error(transparent)]
+    Read(Arc<ReadError>),
+    /// The queue of the store is full; nothing was queued.
+    #[error("the store has as much to do as it queues: try again later")]
+    Busy,
+    /// The store was opened to be read.
+    #[error("the store was opened for reading only")]
+    ReadOnly,
+    /// The store is closed.
+    #[error("the store is closed")]
+    Closed,
+    /// A bug: the store's thread panicked with this message. What was acknowledged is durable all the same.
+    #[error("the thread of the store panicked, open it again: {0}")]
+    Panicked(Arc<str>),
+}
+
+impl From<AppendError> for StoreError {
+    fn from(error: AppendError) -> StoreError {
+        StoreError::Append(error)
+    }
+}

@@ -1,0 +1,271 @@
+//! The store, as a program uses it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant as Clock};
+
+use bytes::Bytes;
+use vine_core::{Identity, Instant, NetworkId, PeerId};
+
+use crate::core::{self, Cursor, LogId, Report, Stopped, StoreConfig};
+use crate::error::{OpenError, StoreError};
+use crate::files::Files;
+use crate::inbox::{Inbox, Pending};
+use crate::lock::Lock;
+use crate::reply::{Answer, pair};
+use crate::request::{Batch, Read, Request};
+use crate::subscription::Subscription;
+use crate::worker::{Parts, Worker, unix_time};
+
+/// What a store is opened with, beside its directory and its identity.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The network; a store belongs to one.
+    pub network_id: NetworkId,
+    /// Whose commits are taken, the own identity included or not.
+    pub members: Vec<PeerId>,
+    /// The length of one file in bytes, in the long run.
+    pub segment_bytes: u64,
+    /// The most bytes that all files take together.
+    pub max_bytes: u64,
+    /// The most bytes of memory that the key-value view takes.
+    pub view_bytes: usize,
+    /// Bytes of the file system that stay free. `None` stands for the smaller of 1/64 of it and 256 MiB.
+    pub reserve: Option<u64>,
+}
+
+impl Options {
+    /// The usual limits: segments of 64 MiB, 4 GiB together, 256 MiB for the key-value view.
+    pub fn new(network_id: NetworkId) -> Options {
+        Options {
+            network_id,
+            members: Vec::new(),
+            segment_bytes: 64 << 20,
+            max_bytes: 4 << 30,
+            view_bytes: 256 << 20,
+            reserve: None,
+        }
+    }
+
+    fn config(self, owner: PeerId, read_only: bool) -> StoreConfig {
+        let Options { network_id, mut members, segment_bytes, max_bytes, view_bytes, .. } = self;
+        if !members.contains(&owner) {
+            members.push(owner);
+        }
+        StoreConfig { network_id, owner, members, segment_bytes, max_bytes, view_bytes, read_only }
+    }
+}
+
+/// Where ops lie that have become durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Position {
+    /// The log.
+    pub log: LogId,
+    /// The number in it of the first op; the others follow.
+    pub first_seq: u64,
+    /// The number of the first op among all that this store took.
+    pub first_ordinal: u64,
+    /// How many ops.
+    pub count: u32,
+}
+
+/// How a store is doing.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// What the core knows.
+    pub store: core::Status,
+    /// Why nothing is written any more.
+    pub stopped: Option<Stopped>,
+    /// What the thread measured.
+    pub figures: Figures,
+}
+
+/// What the store's thread did, and how long that took.
+#[derive(Clone, Default, Debug)]
+pub struct Figures {
+    /// How often a file was synced.
+    pub syncs: u64,
+    /// How long all of that took.
+    pub sync_time: Duration,
+    /// How long the last one took.
+    pub last_sync: Duration,
+    /// How many commits were hashed and signed.
+    pub commits: u64,
+    /// How long that took.
+    pub sign_time: Duration,
+}
+
+impl Figures {
+    pub(crate) fn synced(&mut self, took: Duration) {
+        self.syncs += 1;
+        self.sync_time += took;
+        self.last_sync = took;
+    }
+
+    pub(crate) fn signed(&mut self, took: Duration) {
+        self.commits += 1;
+        self.sign_time += took;
+    }
+}
+
+/// An open store. Clones share it; the last one to go closes it.
+///
+/// Every method may be called from any thread and inside any runtime: none of them blocks. What they return is a future that
+/// can also be waited for ([`Pending::wait`]).
+#[derive(Clone, Debug)]
+pub struct Handle {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    inbox: Arc<Inbox>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Handle {
+    /// Opens the store in `dir` to read and write, and makes it where there is none. Blocks until recovery is over.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]; where it is not about the file system, nothing was changed.
+    pub fn open(dir: &Path, identity: Arc<Identity>, options: Options) -> Result<Handle, OpenError> {
+        let files = Files::open(dir, options.reserve)?;
+        let lock = Lock::exclusive(dir)?;
+        let config = options.config(identity.peer_id(), false);
+        Handle::start(files, Some(lock), Some(identity), config)
+    }
+
+    /// Opens the store of `owner` in `dir` to be read. Nothing is made or changed, and no writer is kept out; one that is
+    /// there already keeps this out ([`crate::LockError::InUse`]).
+    ///
+    /// What is read is what lay there at the opening. The end of it may not have been acknowledged to whoever wrote it, if
+    /// that process was killed.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    pub fn open_read_only(dir: &Path, owner: PeerId, options: Options) -> Result<Handle, OpenError> {
+        let files = Files::open_read_only(dir)?;
+        let lock = Lock::shared(dir)?;
+        let config = options.config(owner, true);
+        Handle::start(files, lock, None, config)
+    }
+
+    fn start(
+        files: Files,
+        lock: Option<Lock>,
+        identity: Option<Arc<Identity>>,
+        config: StoreConfig,
+    ) -> Result<Handle, OpenError> {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|error| OpenError::System(error.into()))?;
+        let dir = files.dir().display().to_string();
+        let inbox = Arc::new(Inbox::new());
+        let (opened, is_open) = pair(inbox.end());
+        let (refused, why_refused) = pair(inbox.end());
+        let of_thread = inbox.clone();
+        let run = move || {
+            let origin = Clock::now();
+            let store = core::Store::open(config, seed, Instant::ORIGIN, unix_time());
+            let inbox = of_thread.clone();
+            let mut worker = Worker::new(Parts { inbox, store, files, identity, lock, origin, opened });
+            let ran = catch_unwind(AssertUnwindSafe(|| worker.run()));
+            of_thread.close(ran.map_or_else(|panic| StoreError::Panicked(message(&*panic)), |()| StoreError::Closed));
+            let ended = worker.end();
+            drop(worker); // Files and lock are let go of before anybody hears that the store is closed.
+            if let Some(error) = ended.refused {
+                refused.send(Ok(error));
+            }
+            ended.closers.into_iter().for_each(|closer| closer.send(Ok(())));
+        };
+        let thread = thread::Builder::new().name("vine-store".into()).spawn(run).map_err(OpenError::System)?;
+        inbox.served_by(thread.thread().clone());
+        let inner = Inner { inbox, thread: Mutex::new(Some(thread)) };
+        match is_open.wait() {
+            Ok(()) => Ok(Handle { inner: Arc::new(inner) }),
+            Err(ended) => Err(match why_refused.wait() {
+                Ok(error) => OpenError::Refused { dir, error },
+                Err(_) => OpenError::Ended(ended),
+            }),
+        }
+    }
+
+    /// Writes plain ops that stay together and in this order, and answers when they are durable here.
+    pub fn append(&self, ops: Vec<Bytes>) -> Pending<Position> {
+        self.inner.inbox.ask(|reply| Request::Append { ops, reply })
+    }
+
+    /// [`Handle::append`] that does not wait for room in the queue.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Busy`] when there is none; nothing was queued.
+    pub fn try_append(&self, ops: Vec<Bytes>) -> Result<Pending<Position>, StoreError> {
+        self.inner.inbox.try_ask(|reply| Request::Append { ops, reply })
+    }
+
+    /// Gives `key` a value, and answers when that is durable here.
+    pub fn put(&self, key: Bytes, value: Bytes) -> Pending<Position> {
+        self.inner.inbox.ask(|reply| Request::Put { key, value, reply })
+    }
+
+    /// Takes the value of `key` away, and answers when that is durable here.
+    pub fn delete(&self, key: Bytes) -> Pending<Position> {
+        self.inner.inbox.ask(|reply| Request::Delete { key, reply })
+    }
+
+    /// Ops from `from` on, about `max_bytes` of them, in the order in which this store took them; none at the end of the log.
+    pub fn read(&self, from: Cursor, max_bytes: usize) -> Pending<Batch> {
+        let read = Read { from, max_bytes, follow: false };
+        self.inner.inbox.ask(|reply| Request::Read { read, reply })
+    }
+
+    /// Every op from the ordinal `from` on, those that are written later too, each once and in order.
+    pub fn subscribe(&self, from: u64) -> Subscription {
+        Subscription::new(self.inner.inbox.clone(), Cursor { ordinal: from })
+    }
+
+    /// How the store is doing.
+    pub fn status(&self) -> Pending<Status> {
+        self.inner.inbox.ask(|reply| Request::Status { reply })
+    }
+
+    /// What recovery found when the store was opened.
+    pub fn report(&self) -> Pending<Report> {
+        self.inner.inbox.ask(|reply| Request::Report { reply })
+    }
+
+    /// Finishes what is queued, writes the marker and closes; every later call answers [`StoreError::Closed`]. When this
+    /// answers, the store can be opened again.
+    pub fn close(&self) -> Pending<()> {
+        Pending::sent(self.inner.close())
+    }
+}
+
+impl Inner {
+    fn close(&self) -> Answer<()> {
+        self.inbox.force(|reply| Request::Close { reply })
+    }
+}
+
+impl Drop for Inner {
+    /// Closes the store and waits for that: a sync or two.
+    fn drop(&mut self) {
+        let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(thread) = thread else { return };
+        _ = self.close();
+        // The thread itself may hold the last one, in what it drops as it ends.
+        if thread.thread().id() != thread::current().id() {
+            _ = thread.join();
+        }
+    }
+}
+
+/// The text of a panic.
+fn message(panic: &(dyn std::any::Any + Send)) -> Arc<str> {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message").into()
+}

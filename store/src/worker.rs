@@ -1,0 +1,322 @@
+//! The store's thread: owns the state machine, its files and its lock, and does for it what it asks.
+//!
+//! One round is: carry out all effects, answer, wait a moment for those who were answered to write again, take all that is
+//! queued. So one commit and one sync cover everything that came in during the sync before.
+
+use std::sync::Arc;
+use std::task::Waker;
+use std::thread;
+use std::time::{Duration, Instant as Clock, SystemTime};
+
+use vine_core::log::disk::{DiskOp, DiskResult};
+use vine_core::{Identity, Instant, UnixTime};
+
+use crate::core::{AppendError, Effect, OpenError, Stopped, Store, StoreEvent, Ticket};
+use crate::error::StoreError;
+use crate::files::Files;
+use crate::inbox::Inbox;
+use crate::lock::Lock;
+use crate::reply::Reply;
+use crate::request::{Batch, Read, Request};
+use crate::tickets::Tickets;
+use crate::{Figures, Position, Status};
+
+/// The longest wait for writers that were just answered. A sync takes longer on all but the fastest disks.
+const GATHER: Duration = Duration::from_micros(60);
+/// Nobody came for so long: nobody will.
+const GATHER_QUIET: Duration = Duration::from_micros(20);
+
+/// What the thread works with.
+pub(crate) struct Worker {
+    inbox: Arc<Inbox>,
+    store: Store,
+    files: Files,
+    identity: Option<Arc<Identity>>,
+    _lock: Option<Lock>,
+    /// Where the time axis of the store begins.
+    origin: Clock,
+    writers: Tickets<Reply<Position>>,
+    readers: Tickets<Reader>,
+    /// Readers at the end of the log.
+    followers: Vec<Reader>,
+    opened: Option<Reply<()>>,
+    refused: Option<OpenError>,
+    closers: Vec<Reply<()>>,
+    stopped: Option<Stopped>,
+    is_closed: bool,
+    /// Requests that were taken out of the inbox.
+    taken: Vec<Request>,
+    /// Who is to be woken.
+    wakers: Vec<Waker>,
+    /// How many writers were answered since requests were last taken.
+    answered: usize,
+    figures: Figures,
+}
+
+#[derive(Debug)]
+struct Reader {
+    read: Read,
+    reply: Reply<Batch>,
+}
+
+/// What a worker is made from.
+pub(crate) struct Parts {
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) store: Store,
+    pub(crate) files: Files,
+    pub(crate) identity: Option<Arc<Identity>>,
+    pub(crate) lock: Option<Lock>,
+    pub(crate) origin: Clock,
+    pub(crate) opened: Reply<()>,
+}
+
+/// How the thread ended.
+pub(crate) struct Ended {
+    /// Who closed the store.
+    pub(crate) closers: Vec<Reply<()>>,
+    /// Why it was never open.
+    pub(crate) refused: Option<OpenError>,
+}
+
+/// Wall-clock time as the core takes it.
+pub(crate) fn unix_time() -> UnixTime {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    UnixTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+impl Worker {
+    pub(crate) fn new(parts: Parts) -> Worker {
+        let Parts { inbox, store, files, identity, lock, origin, opened } = parts;
+        Worker {
+            inbox,
+            store,
+            files,
+            identity,
+            _lock: lock,
+            origin,
+            writers: Tickets::default(),
+            readers: Tickets::default(),
+            followers: Vec::new(),
+            opened: Some(opened),
+            refused: None,
+            closers: Vec::new(),
+            stopped: None,
+            is_closed: false,
+            taken: Vec::new(),
+            wakers: Vec::new(),
+            answered: 0,
+            figures: Figures::default(),
+        }
+    }
+
+    /// Works until the store is closed.
+    pub(crate) fn run(&mut self) {
+        loop {
+            self.settle();
+            if self.is_closed {
+                return;
+            }
+            self.gather();
+            if self.inbox.len() == 0 {
+                self.sleep();
+            }
+            self.take();
+            let now = self.now();
+            if self.store.poll_timeout().is_some_and(|deadline| deadline <= now) {
+                self.store.handle_timeout(now);
+            }
+        }
+    }
+
+    /// Ends: what is left unanswered is answered as the inbox was closed, when this is dropped.
+    pub(crate) fn end(&mut self) -> Ended {
+        Ended { closers: std::mem::take(&mut self.closers), refused: self.refused.take() }
+    }
+
+    fn now(&self) -> Instant {
+        Instant::from_nanos(u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// Carries out effects until there are none, and answers as soon as something is done.
+    fn settle(&mut self) {
+        loop {
+            self.handle_events();
+            let Some(effect) = self.store.poll_effect() else { return };
+            match effect {
+                Effect::Disk(token, op) => {
+                    let result = self.perform(&op);
+                    self.store.handle_disk(self.now(), token, result);
+                }
+                Effect::Sign(token, draft) => {
+                    // A store that is only read asks for none.
+                    let Some(identity) = &self.identity else { continue };
+                    let began = Clock::now();
+                    let commit = draft.sign(identity);
+                    self.figures.signed(began.elapsed());
+                    self.store.handle_signed(self.now(), token, commit);
+                }
+            }
+        }
+    }
+
+    fn perform(&mut self, op: &DiskOp) -> DiskResult {
+        if !matches!(op, DiskOp::Sync { .. }) {
+            return self.files.perform(op);
+        }
+        let began = Clock::now();
+        let result = self.files.perform(op);
+        self.figures.synced(began.elapsed());
+        result
+    }
+
+    fn handle_events(&mut self) {
+        let mut grew = false;
+        while let Some(event) = self.store.poll_event() {
+            match event {
+                StoreEvent::Opened => self.is_open(Ok(())),
+                StoreEvent::Refused(error) => {
+                    self.refused = Some(error);
+                    self.is_closed = true;
+                }
+                StoreEvent::Durable { ticket, log, first_seq, first_ordinal, count } => {
+                    grew = true;
+                    self.answer(ticket, Ok(Position { log, first_seq, first_ordinal, count }));
+                }
+                StoreEvent::Failed { ticket, error } => self.answer(ticket, Err(error.into())),
+                StoreEvent::Read { ticket, items, next, error } => {
+                    if let Some(reader) = self.readers.remove(ticket.0) {
+                        self.answer_reader(reader, Batch { items, next, damaged: error });
+                    }
+                }
+                StoreEvent::Stopped(stopped) => self.stopped = Some(stopped),
+                StoreEvent::Closed => self.is_closed = true,
+            }
+        }
+        // All are answered before the first one is woken: who waits for many is woken once.
+        self.wakers.drain(..).for_each(Waker::wake);
+        if grew {
+            self.serve_followers();
+        }
+    }
+
+    fn is_open(&mut self, result: Result<(), StoreError>) {
+        if let Some(opened) = self.opened.take() {
+            opened.send(result);
+        }
+    }
+
+    fn answer(&mut self, ticket: Ticket, answer: Result<Position, StoreError>) {
+        let Some(reply) = self.writers.remove(ticket.0) else { return };
+        self.answered += 1;
+        if let Some(waker) = reply.give(answer)
+            && !self.wakers.last().is_some_and(|last| last.will_wake(&waker))
+        {
+            self.wakers.push(waker);
+        }
+    }
+
+    fn answer_reader(&mut self, reader: Reader, batch: Batch) {
+        let at_end = batch.items.is_empty() && batch.damaged.is_none();
+        if at_end && reader.read.follow {
+            let read = Read { from: batch.next, ..reader.read };
+            self.follow(Reader { read, ..reader });
+        } else {
+            reader.reply.send(Ok(batch));
+        }
+    }
+
+    /// Waits for those who were just answered: closed-loop writers come back at once, and a commit that does not wait for
+    /// them splits them into two halves of which each waits for the other's sync.
+    fn gather(&mut self) {
+        let wanted = std::mem::take(&mut self.answered);
+        let patience = GATHER.min(self.figures.last_sync / 2);
+        let began = Clock::now();
+        let (mut seen, mut seen_at) = (0, began);
+        loop {
+            let have = self.inbox.len();
+            let now = Clock::now();
+            if have != seen {
+                (seen, seen_at) = (have, now);
+            }
+            let is_quiet = have > 0 && now - seen_at > GATHER_QUIET;
+            if have >= wanted || is_quiet || now - began > patience {
+                return;
+            }
+            thread::yield_now();
+        }
+    }
+
+    fn sleep(&self) {
+        match self.store.poll_timeout() {
+            // Whoever adds a request unparks, also before this parks.
+            None => thread::park(),
+            Some(deadline) => thread::park_timeout(deadline.since(self.now())),
+        }
+    }
+
+    fn take(&mut self) {
+        let mut taken = std::mem::take(&mut self.taken);
+        self.inbox.take(&mut taken);
+        if !taken.is_empty() {
+            self.store.set_unix_time(unix_time());
+        }
+        taken.drain(..).for_each(|request| self.serve(request));
+        self.taken = taken;
+    }
+
+    fn serve(&mut self, request: Request) {
+        let now = self.now();
+        match request {
+            Request::Append { ops, reply } => self.write(reply, |store, ticket| store.append(now, ticket, ops)),
+            Request::Put { key, value, reply } => self.write(reply, |store, ticket| store.put(now, ticket, key, value)),
+            Request::Delete { key, reply } => self.write(reply, |store, ticket| store.delete(now, ticket, key)),
+            Request::Read { read, reply } => self.read(Reader { read, reply }),
+            Request::Status { reply } => {
+                let (store, stopped, figures) = (self.store.status(), self.stopped.clone(), self.figures.clone());
+                reply.send(Ok(Status { store, stopped, figures }));
+            }
+            Request::Report { reply } => reply.send(Ok(self.store.report().clone())),
+            Request::Close { reply } => {
+                self.closers.push(reply);
+                self.store.close(now);
+            }
+        }
+    }
+
+    fn write(
+        &mut self,
+        reply: Reply<Position>,
+        write: impl FnOnce(&mut Store, Ticket) -> Result<(), AppendError>,
+    ) {
+        if self.identity.is_none() {
+            return reply.send(Err(StoreError::ReadOnly));
+        }
+        let ticket = self.writers.insert(reply);
+        if let Err(error) = write(&mut self.store, Ticket(ticket)) {
+            self.answer(Ticket(ticket), Err(error.into()));
+        }
+    }
+
+    fn read(&mut self, reader: Reader) {
+        if reader.reply.is_unwanted() {
+            return;
+        }
+        if reader.read.follow && reader.read.from.ordinal >= self.store.next_ordinal() {
+            return self.follow(reader);
+        }
+        let Read { from, max_bytes, .. } = reader.read;
+        let ticket = self.readers.insert(reader);
+        self.store.read(Ticket(ticket), from, max_bytes);
+    }
+
+    fn follow(&mut self, reader: Reader) {
+        self.followers.retain(|follower| !follower.reply.is_unwanted());
+        self.followers.push(reader);
+    }
+
+    fn serve_followers(&mut self) {
+        for reader in std::mem::take(&mut self.followers) {
+            self.read(reader);
+        }
+    }
+}
