@@ -3,7 +3,10 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::core::{self, AppendError, ReadError};
+use vine_core::log::chain::Refusal;
+use vine_core::log::report;
+use vine_core::log::store::AppendError;
+
 use crate::files::FileSystemError;
 use crate::lock::LockError;
 
@@ -22,7 +25,7 @@ pub enum OpenError {
         /// The directory.
         dir: String,
         /// What is wrong.
-        error: core::OpenError,
+        error: report::OpenError,
     },
     /// The system gives no randomness or no thread.
     #[error("cannot open the store: {0}")]
@@ -38,9 +41,14 @@ pub enum StoreError {
     /// The write was not taken, or it is not known whether it is on the disk.
     #[error(transparent)]
     Append(AppendError),
-    /// A part of the log cannot be read.
-    #[error(transparent)]
-    Read(Arc<ReadError>),
+    /// A record of an import was refused, and the whole import with it.
+    #[error("record {record}: {refusal}")]
+    Import {
+        /// The number of the record in the import.
+        record: usize,
+        /// What is wrong with it.
+        refusal: Refusal,
+    },
     /// The queue of the store is full; nothing was queued.
     #[error("the store has as much to do as it queues: try again later")]
     Busy,

@@ -7,17 +7,25 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant as Clock};
 
 use bytes::Bytes;
-use vine_core::{Identity, Instant, NetworkId, PeerId};
+use vine_core::log::reader::Cursor;
+use vine_core::log::replay::Depth;
+use vine_core::log::report::Report;
+use vine_core::log::store::{self, Store, StoreConfig};
+use vine_core::log::view::Entry;
+use vine_core::log::{LogId, Record};
+use vine_core::{Identity, NetworkId, PeerId};
 
-use crate::core::{self, Cursor, LogId, Report, Stopped, StoreConfig};
 use crate::error::{OpenError, StoreError};
 use crate::files::Files;
 use crate::inbox::{Inbox, Pending};
 use crate::lock::Lock;
 use crate::reply::{Answer, pair};
 use crate::request::{Batch, Read, Request};
-use crate::subscription::Subscription;
+use crate::subscription::{Subscription, Watch};
 use crate::worker::{Parts, Worker, unix_time};
+
+/// The most keys that one scan gives.
+pub const MAX_SCAN: usize = 4096;
 
 /// What a store is opened with, beside its directory and its identity.
 #[derive(Clone, Debug)]
@@ -34,6 +42,8 @@ pub struct Options {
     pub view_bytes: usize,
     /// Bytes of the file system that stay free. `None` stands for the smaller of 1/64 of it and 256 MiB.
     pub reserve: Option<u64>,
+    /// How much is looked at again when the store is opened.
+    pub depth: Depth,
 }
 
 impl Options {
@@ -46,15 +56,16 @@ impl Options {
             max_bytes: 4 << 30,
             view_bytes: 256 << 20,
             reserve: None,
+            depth: Depth::Checksums,
         }
     }
 
     fn config(self, owner: PeerId, read_only: bool) -> StoreConfig {
-        let Options { network_id, mut members, segment_bytes, max_bytes, view_bytes, .. } = self;
+        let Options { network_id, mut members, segment_bytes, max_bytes, view_bytes, depth, .. } = self;
         if !members.contains(&owner) {
             members.push(owner);
         }
-        StoreConfig { network_id, owner, members, segment_bytes, max_bytes, view_bytes, read_only }
+        StoreConfig { network_id, owner, members, segment_bytes, max_bytes, view_bytes, read_only, depth }
     }
 }
 
@@ -71,13 +82,33 @@ pub struct Position {
     pub count: u32,
 }
 
+/// What an import did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Imported {
+    /// How many of its records are new.
+    pub new: u32,
+    /// How many were here already.
+    pub known: u32,
+}
+
+/// What a scan of the key-value view found.
+#[derive(Clone, Debug)]
+pub struct Scanned {
+    /// Keys with their values, in order.
+    pub pairs: Vec<(Bytes, Bytes)>,
+    /// The view is what it is after all ops below this ordinal.
+    pub next_ordinal: u64,
+}
+
 /// How a store is doing.
 #[derive(Clone, Debug)]
 pub struct Status {
     /// What the core knows.
-    pub store: core::Status,
-    /// Why nothing is written any more.
-    pub stopped: Option<Stopped>,
+    pub store: store::Status,
+    /// Bytes that the key-value view takes.
+    pub view_bytes: usize,
+    /// The view has reached its limit and does not change any more.
+    pub view_is_full: bool,
     /// What the thread measured.
     pub figures: Figures,
 }
@@ -169,7 +200,7 @@ impl Handle {
         let of_thread = inbox.clone();
         let run = move || {
             let origin = Clock::now();
-            let store = core::Store::open(config, seed, Instant::ORIGIN, unix_time());
+            let store = Store::open(config, seed, unix_time());
             let inbox = of_thread.clone();
             let mut worker = Worker::new(Parts { inbox, store, files, identity, lock, origin, opened });
             let ran = catch_unwind(AssertUnwindSafe(|| worker.run()));
@@ -225,7 +256,7 @@ impl Handle {
 
     /// Every op from the ordinal `from` on, those that are written later too, each once and in order.
     pub fn subscribe(&self, from: u64) -> Subscription {
-        Subscription::new(self.inner.inbox.clone(), Cursor { ordinal: from })
+        Subscription::new(self.inner.inbox.clone(), Cursor::at(from))
     }
 
     /// How the store is doing.
@@ -235,7 +266,47 @@ impl Handle {
 
     /// What recovery found when the store was opened.
     pub fn report(&self) -> Pending<Report> {
-        self.inner.inbox.ask(|reply| Request::Report { reply })
+        self.query(|store| store.report().cloned().unwrap_or_default())
+    }
+
+    /// The hash of all that the store holds: equal on two nodes that hold the same logs.
+    pub fn state_hash(&self) -> Pending<[u8; 32]> {
+        self.query(|store| store.state_hash().unwrap_or_default())
+    }
+
+    /// The value of `key` in the key-value view.
+    pub fn get(&self, key: Bytes) -> Pending<Option<Bytes>> {
+        self.query(move |store| store.view().get(&key).cloned())
+    }
+
+    /// The last write of each of `keys`, deletes too.
+    pub(crate) fn entries(&self, keys: Vec<Bytes>) -> Pending<Vec<Option<Entry>>> {
+        self.query(move |store| keys.iter().map(|key| store.view().entry(key).cloned()).collect())
+    }
+
+    /// Keys that begin with `prefix` and come behind `after`, at most `limit` of them, with their values.
+    pub fn scan(&self, prefix: Bytes, after: Option<Bytes>, limit: usize) -> Pending<Scanned> {
+        self.query(move |store| {
+            let found = store.view().scan(&prefix, after.as_deref(), limit.min(MAX_SCAN));
+            let pairs = found.map(|(key, value)| (key.clone(), value.clone())).collect();
+            Scanned { pairs, next_ordinal: store.next_ordinal() }
+        })
+    }
+
+    /// Every write of a key that begins with `prefix`, from the ordinal `from` on and as they come, that has not been
+    /// overtaken when it is looked at. What [`Handle::scan`] showed is followed from its `next_ordinal` on.
+    pub fn watch(&self, prefix: Bytes, from: u64) -> Watch {
+        Watch::new(self.clone(), prefix, from)
+    }
+
+    /// Takes records of other logs: all of them or none, at most [`store::MAX_IMPORT`]. Answers when they are durable here.
+    pub fn import(&self, records: Vec<Record>) -> Pending<Imported> {
+        self.inner.inbox.ask(|reply| Request::Import { records, reply })
+    }
+
+    /// Asks the state of the store.
+    fn query<T: Send + 'static>(&self, ask: impl FnOnce(&Store) -> T + Send + 'static) -> Pending<T> {
+        self.inner.inbox.ask(|reply| Request::Query(Box::new(move |store| reply.send(Ok(ask(store))))))
     }
 
     /// Finishes what is queued, writes the marker and closes; every later call answers [`StoreError::Closed`]. When this

@@ -9,9 +9,10 @@ use std::thread;
 use std::time::{Duration, Instant as Clock, SystemTime};
 
 use vine_core::log::disk::{DiskOp, DiskResult};
+use vine_core::log::report::OpenError;
+use vine_core::log::store::{AppendError, Effect, Store, StoreEvent, Ticket};
 use vine_core::{Identity, Instant, UnixTime};
 
-use crate::core::{AppendError, Effect, OpenError, Stopped, Store, StoreEvent, Ticket};
 use crate::error::StoreError;
 use crate::files::Files;
 use crate::inbox::Inbox;
@@ -19,7 +20,7 @@ use crate::lock::Lock;
 use crate::reply::Reply;
 use crate::request::{Batch, Read, Request};
 use crate::tickets::Tickets;
-use crate::{Figures, Position, Status};
+use crate::{Figures, Imported, Position, Status};
 
 /// The longest wait for writers that were just answered. A sync takes longer on all but the fastest disks.
 const GATHER: Duration = Duration::from_micros(60);
@@ -35,14 +36,13 @@ pub(crate) struct Worker {
     _lock: Option<Lock>,
     /// Where the time axis of the store begins.
     origin: Clock,
-    writers: Tickets<Reply<Position>>,
+    writers: Tickets<Writer>,
     readers: Tickets<Reader>,
     /// Readers at the end of the log.
     followers: Vec<Reader>,
     opened: Option<Reply<()>>,
     refused: Option<OpenError>,
     closers: Vec<Reply<()>>,
-    stopped: Option<Stopped>,
     is_closed: bool,
     /// Requests that were taken out of the inbox.
     taken: Vec<Request>,
@@ -53,10 +53,26 @@ pub(crate) struct Worker {
     figures: Figures,
 }
 
+/// Who waits for something to become durable.
+#[derive(Debug)]
+enum Writer {
+    Append(Reply<Position>),
+    Import(Reply<Imported>),
+}
+
 #[derive(Debug)]
 struct Reader {
     read: Read,
     reply: Reply<Batch>,
+}
+
+impl Writer {
+    fn fail(self, error: StoreError) {
+        match self {
+            Writer::Append(reply) => reply.send(Err(error)),
+            Writer::Import(reply) => reply.send(Err(error)),
+        }
+    }
 }
 
 /// What a worker is made from.
@@ -100,7 +116,6 @@ impl Worker {
             opened: Some(opened),
             refused: None,
             closers: Vec::new(),
-            stopped: None,
             is_closed: false,
             taken: Vec::new(),
             wakers: Vec::new(),
@@ -182,13 +197,21 @@ impl Worker {
                     grew = true;
                     self.answer(ticket, Ok(Position { log, first_seq, first_ordinal, count }));
                 }
-                StoreEvent::Failed { ticket, error } => self.answer(ticket, Err(error.into())),
-                StoreEvent::Read { ticket, items, next, error } => {
+                StoreEvent::Imported { ticket, new, known } => {
+                    grew = true;
+                    self.answer_import(ticket, Ok(Imported { new, known }));
+                }
+                StoreEvent::ImportRefused { ticket, record, refusal } => {
+                    self.answer_import(ticket, Err(StoreError::Import { record, refusal }));
+                }
+                StoreEvent::Failed { ticket, error } => self.fail(ticket, error),
+                StoreEvent::Read { ticket, taken, next, damaged } => {
                     if let Some(reader) = self.readers.remove(ticket.0) {
-                        self.answer_reader(reader, Batch { items, next, damaged: error });
+                        self.answer_reader(reader, Batch { taken, next, damaged });
                     }
                 }
-                StoreEvent::Stopped(stopped) => self.stopped = Some(stopped),
+                // The status of the store says it too, and every write from now on.
+                StoreEvent::Stopped(_) => {}
                 StoreEvent::Closed => self.is_closed = true,
             }
         }
@@ -206,7 +229,7 @@ impl Worker {
     }
 
     fn answer(&mut self, ticket: Ticket, answer: Result<Position, StoreError>) {
-        let Some(reply) = self.writers.remove(ticket.0) else { return };
+        let Some(Writer::Append(reply)) = self.writers.remove(ticket.0) else { return };
         self.answered += 1;
         if let Some(waker) = reply.give(answer)
             && !self.wakers.last().is_some_and(|last| last.will_wake(&waker))
@@ -215,8 +238,20 @@ impl Worker {
         }
     }
 
+    fn answer_import(&mut self, ticket: Ticket, answer: Result<Imported, StoreError>) {
+        if let Some(Writer::Import(reply)) = self.writers.remove(ticket.0) {
+            reply.send(answer);
+        }
+    }
+
+    fn fail(&mut self, ticket: Ticket, error: AppendError) {
+        if let Some(writer) = self.writers.remove(ticket.0) {
+            writer.fail(error.into());
+        }
+    }
+
     fn answer_reader(&mut self, reader: Reader, batch: Batch) {
-        let at_end = batch.items.is_empty() && batch.damaged.is_none();
+        let at_end = batch.taken.is_empty() && batch.damaged.is_none();
         if at_end && reader.read.follow {
             let read = Read { from: batch.next, ..reader.read };
             self.follow(Reader { read, ..reader });
@@ -267,15 +302,26 @@ impl Worker {
     fn serve(&mut self, request: Request) {
         let now = self.now();
         match request {
-            Request::Append { ops, reply } => self.write(reply, |store, ticket| store.append(now, ticket, ops)),
-            Request::Put { key, value, reply } => self.write(reply, |store, ticket| store.put(now, ticket, key, value)),
-            Request::Delete { key, reply } => self.write(reply, |store, ticket| store.delete(now, ticket, key)),
+            Request::Append { ops, reply } => {
+                self.write(Writer::Append(reply), |store, ticket| store.append(now, ticket, ops))
+            }
+            Request::Put { key, value, reply } => {
+                self.write(Writer::Append(reply), |store, ticket| store.put(now, ticket, key, value))
+            }
+            Request::Delete { key, reply } => {
+                self.write(Writer::Append(reply), |store, ticket| store.delete(now, ticket, key))
+            }
+            Request::Import { records, reply } => {
+                self.write(Writer::Import(reply), |store, ticket| store.import(now, ticket, records));
+            }
             Request::Read { read, reply } => self.read(Reader { read, reply }),
             Request::Status { reply } => {
-                let (store, stopped, figures) = (self.store.status(), self.stopped.clone(), self.figures.clone());
-                reply.send(Ok(Status { store, stopped, figures }));
+                let (view, figures) = (self.store.view(), self.figures.clone());
+                let (view_bytes, view_is_full) = (view.bytes(), view.is_full());
+                let status = self.store.status().map(|store| Status { store, view_bytes, view_is_full, figures });
+                reply.send(status.ok_or(StoreError::Closed));
             }
-            Request::Report { reply } => reply.send(Ok(self.store.report().clone())),
+            Request::Query(query) => query(&self.store),
             Request::Close { reply } => {
                 self.closers.push(reply);
                 self.store.close(now);
@@ -283,17 +329,13 @@ impl Worker {
         }
     }
 
-    fn write(
-        &mut self,
-        reply: Reply<Position>,
-        write: impl FnOnce(&mut Store, Ticket) -> Result<(), AppendError>,
-    ) {
+    fn write(&mut self, writer: Writer, write: impl FnOnce(&mut Store, Ticket) -> Result<(), AppendError>) {
         if self.identity.is_none() {
-            return reply.send(Err(StoreError::ReadOnly));
+            return writer.fail(StoreError::ReadOnly);
         }
-        let ticket = self.writers.insert(reply);
-        if let Err(error) = write(&mut self.store, Ticket(ticket)) {
-            self.answer(Ticket(ticket), Err(error.into()));
+        let ticket = Ticket(self.writers.insert(writer));
+        if let Err(error) = write(&mut self.store, ticket) {
+            self.fail(ticket, error);
         }
     }
 
@@ -306,7 +348,11 @@ impl Worker {
         }
         let Read { from, max_bytes, .. } = reader.read;
         let ticket = self.readers.insert(reader);
-        self.store.read(Ticket(ticket), from, max_bytes);
+        if let Err(error) = self.store.read(Ticket(ticket), from, max_bytes)
+            && let Some(reader) = self.readers.remove(ticket)
+        {
+            reader.reply.send(Err(error.into()));
+        }
     }
 
     fn follow(&mut self, reader: Reader) {

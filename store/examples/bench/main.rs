@@ -121,10 +121,14 @@ fn report(args: &Args, rounds: &[Round], signing: &[[writes::Run; 3]], scan: &sc
     ];
     let rates = scan.named();
     if args.json {
-        let list = |pairs: &[(&str, f64)]| pairs.iter().map(|(name, value)| json!({ *name: value })).collect::<Vec<_>>();
+        let list =
+            |pairs: &[(&str, f64)]| pairs.iter().map(|(name, value)| json!({ *name: value })).collect::<Vec<_>>();
         let ops: Vec<_> = NAMES.iter().enumerate().map(|(at, name)| (*name, column(at))).collect();
-        println!("{}", json!({ "op_bytes": OP, "rounds": args.rounds, "ops_per_second": list(&ops),
-            "ratios": list(&ratios), "shares": list(&shares), "mb_per_second": list(&rates) }));
+        println!(
+            "{}",
+            json!({ "op_bytes": OP, "rounds": args.rounds, "ops_per_second": list(&ops),
+            "ratios": list(&ratios), "shares": list(&shares), "mb_per_second": list(&rates) })
+        );
         return;
     }
     println!("{OP}-byte ops, median of {} rounds", args.rounds);
