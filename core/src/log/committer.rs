@@ -1,5 +1,6 @@
 //! Forms commits of what waits, and takes them up when they are durable.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -64,7 +65,7 @@ enum Batch {
     /// A commit of the owner's, with the appends that it is made of; the first one of its log with that log's beginning.
     Own { genesis: Option<Genesis>, commit: Commit, answers: Vec<Answer>, reserved: u64 },
     /// Records of others, and the chains as they are with them.
-    Import { ticket: Ticket, records: Vec<Record>, chains: Chains, known: u32 },
+    Import { ticket: Ticket, records: Vec<Record>, chains: Box<Chains>, known: u32 },
 }
 
 /// The log that this opening writes: how far it reaches with all that is formed.
@@ -404,6 +405,7 @@ impl Committer {
         match take_records(&replay.chains, &records) {
             Err((record, refusal)) => out.events.push_back(StoreEvent::ImportRefused { ticket, record, refusal }),
             Ok((chains, new)) => {
+                let chains = Box::new(chains);
                 let known = records.len() as u32 - new.iter().filter(|is_new| **is_new).count() as u32;
                 let records =
                     records.into_iter().zip(new).filter_map(|(record, is_new)| is_new.then_some(record)).collect();
@@ -436,7 +438,7 @@ impl Committer {
                     own_durable(replay, genesis.as_ref(), &commit, answers, out)
                 }
                 Batch::Import { ticket, records, chains, known } => {
-                    replay.chains = chains;
+                    replay.chains = *chains;
                     for record in &records {
                         if let Record::Commit(commit) = record {
                             replay.next_ordinal += u64::from(commit.header().count);

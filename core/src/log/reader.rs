@@ -176,12 +176,21 @@ impl Reading {
     }
 
     /// What was read, where to go on, and what cannot be read. `author` knows whose each log is.
-    pub fn finish(self, author: impl Fn(&LogId) -> Option<PeerId>) -> (Vec<Taken>, Cursor, Option<Damaged>) {
-        let taken = self.taken.into_iter().filter_map(|(first_ordinal, commit)| {
-            let author = author(&commit.header().log)?;
-            Some(Taken { first_ordinal, author, commit })
-        });
-        (taken.collect(), Cursor { ordinal: self.wanted, place: self.place }, self.damaged)
+    pub fn finish(mut self, author: impl Fn(&LogId) -> Option<PeerId>) -> (Vec<Taken>, Cursor, Option<Damaged>) {
+        let mut taken = Vec::with_capacity(self.taken.len());
+        for (first_ordinal, commit) in core::mem::take(&mut self.taken) {
+            let Some(author) = author(&commit.header().log) else {
+                // The beginning of its log was lost: nobody can say whose it is.
+                if taken.is_empty() {
+                    let ordinals = first_ordinal..first_ordinal + u64::from(commit.header().count);
+                    let (file, _) = self.place.unwrap_or((FileId(0), 0));
+                    self.damaged = Some(Damaged { ordinals, file, range: 0..0 });
+                }
+                return (taken, Cursor::at(first_ordinal), self.damaged);
+            };
+            taken.push(Taken { first_ordinal, author, commit });
+        }
+        (taken, Cursor { ordinal: self.wanted, place: self.place }, self.damaged)
     }
 
     fn scan(&mut self, segment: &SegmentInfo) -> Option<DiskOp> {

@@ -266,6 +266,11 @@ impl Recovery {
                 file.state = State::Segment { header, whole };
                 None
             }
+            // A file that was made has room for a header: this one was cut within it.
+            HeaderBlock::Bad if file.len < FRAMES_AT => {
+                file.state = State::Lost;
+                None
+            }
             HeaderBlock::Empty | HeaderBlock::Bad => {
                 file.state = State::Headless;
                 None
@@ -352,6 +357,7 @@ impl Recovery {
         loop {
             let Some(file) = self.files.get(index) else { return self.end() };
             let (id, len, state) = (file.id, file.len, file.state);
+            let remembered = state == State::Unused && self.is_remembered(id);
             let Some(replay) = &mut self.replay else { return Phase::Over };
             replay.report.files += 1;
             replay.report.bytes += len;
@@ -363,11 +369,21 @@ impl Recovery {
                         return phase;
                     }
                 }
-                State::Lost => replay.report.add(Finding::new(id, 0..len, Damage::Header)),
-                State::Unused | State::Headless | State::Unread => self.tail.unused.push((id, len)),
+                State::Unused if !remembered => self.tail.unused.push((id, len)),
+                State::Lost | State::Unused | State::Headless | State::Unread => {
+                    replay.report.add(Finding::new(id, 0..len, Damage::Header));
+                }
             }
             index += 1;
         }
+    }
+
+    /// Whether another segment continues this file.
+    fn is_remembered(&self, id: FileId) -> bool {
+        self.files.iter().any(|file| match file.state {
+            State::Segment { header, .. } => header.previous.is_some_and(|previous| previous.file == id),
+            _ => false,
+        })
     }
 
     /// Begins to take up a segment, unless it is not the one that its successor remembers.
