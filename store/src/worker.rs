@@ -156,7 +156,13 @@ impl Worker {
     fn settle(&mut self) {
         loop {
             self.handle_events();
-            let Some(effect) = self.store.poll_effect() else { return };
+            // Asking for an effect may bring an event instead.
+            let Some(effect) = self.store.poll_effect() else {
+                if self.handle_events() {
+                    continue;
+                }
+                return;
+            };
             match effect {
                 Effect::Disk(token, op) => {
                     let result = self.perform(&op);
@@ -184,9 +190,11 @@ impl Worker {
         result
     }
 
-    fn handle_events(&mut self) {
-        let mut grew = false;
+    /// Tells what happened to whom it concerns. Returns whether anything did.
+    fn handle_events(&mut self) -> bool {
+        let (mut any, mut grew) = (false, false);
         while let Some(event) = self.store.poll_event() {
+            any = true;
             match event {
                 StoreEvent::Opened => self.is_open(Ok(())),
                 StoreEvent::Refused(error) => {
@@ -220,6 +228,7 @@ impl Worker {
         if grew {
             self.serve_followers();
         }
+        any
     }
 
     fn is_open(&mut self, result: Result<(), StoreError>) {
