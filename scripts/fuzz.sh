@@ -31,6 +31,9 @@ targets=(
   "noise_1 256 10000000"
   "noise_2 256 10000000"
   "tunnel 400 10000000"
+  "op 512 10000000"
+  "commit 600 3000000"
+  "archive 1600 300000"
   "node_bytes 1500 1000000"
   "node_pair 600 300000"
 )

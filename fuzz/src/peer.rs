@@ -24,8 +24,7 @@ use vine_core::session::noise::{Initiator, StaticKey};
 use vine_core::session::{Cookie, Tunnel};
 use vine_core::wire::{EnvelopeType, Header, Hello, MAX_DATAGRAM_LEN, Message, Messages, Payload, hello};
 use vine_core::{
-    Inbound,
-    TunOutcome, Identity, Instant, NetworkId, Node, NodeConfig, Output, PeerConfig, PeerId, Policy, UnixTime,
+    Identity, Inbound, Instant, NetworkId, Node, NodeConfig, Output, PeerConfig, PeerId, Policy, TunOutcome, UnixTime,
 };
 
 pub use step::{HelloShape, Inner, Name, Step, Visit};

@@ -55,6 +55,14 @@ pub enum Refusal {
     /// There are [`MAX_LOGS`] logs.
     #[error("there are {MAX_LOGS} logs already, and none can be added")]
     TooMany,
+    /// The author has as many bytes here as others may have.
+    #[error("{author} has reached the {limit} bytes that the log of another one may take here")]
+    Quota {
+        /// The author.
+        author: PeerId,
+        /// The bytes.
+        limit: u64,
+    },
     /// The log's genesis is not here.
     #[error("log {log} is unknown: its genesis has to come first")]
     UnknownLog {

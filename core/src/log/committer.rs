@@ -15,7 +15,7 @@ use super::op::{MAX_COMMIT, MAX_COMMIT_OPS, Op, OpsBuilder};
 use super::recover::SegmentInfo;
 use super::replay::Replay;
 use super::segment::{FrameKind, frame_len};
-use super::store::{AppendError, Effect, MAX_IMPORT, MAX_QUEUED, MAX_QUEUED_BYTES, StoreEvent, Ticket};
+use super::store::{AppendError, Effect, MAX_IMPORT, MAX_QUEUED, MAX_QUEUED_BYTES, StoreConfig, StoreEvent, Ticket};
 use super::view::{Reservation, View};
 use super::writer::{Room, Stopped, Writer, WriterEvent};
 use crate::config::NetworkId;
@@ -63,9 +63,9 @@ struct Signing {
 #[derive(Debug)]
 enum Batch {
     /// A commit of the owner's, with the appends that it is made of; the first one of its log with that log's beginning.
-    Own { genesis: Option<Genesis>, commit: Commit, answers: Vec<Answer>, reserved: u64 },
+    Own { genesis: Option<Box<Genesis>>, commit: Commit, answers: Vec<Answer>, reserved: u64 },
     /// Records of others, and the chains as they are with them.
-    Import { ticket: Ticket, records: Vec<Record>, chains: Box<Chains>, known: u32 },
+    Import { ticket: Ticket, records: Vec<Record>, chains: Box<Chains>, known: u32, uncompared: u32 },
 }
 
 /// The log that this opening writes: how far it reaches with all that is formed.
@@ -82,6 +82,7 @@ pub(super) struct Committer {
     writer: Writer,
     network_id: NetworkId,
     owner: PeerId,
+    author_bytes: u64,
     nonce: [u8; 16],
     clock: HybridClock,
     log: Option<OwnLog>,
@@ -104,17 +105,12 @@ pub(super) struct Committer {
 }
 
 impl Committer {
-    pub(super) fn new(
-        writer: Writer,
-        network_id: NetworkId,
-        owner: PeerId,
-        nonce: [u8; 16],
-        replay: &Replay,
-    ) -> Committer {
+    pub(super) fn new(writer: Writer, config: &StoreConfig, nonce: [u8; 16], replay: &Replay) -> Committer {
         Committer {
             writer,
-            network_id,
-            owner,
+            network_id: config.network_id.clone(),
+            owner: config.owner,
+            author_bytes: config.author_bytes,
             nonce,
             clock: HybridClock::new(replay.last_stamp),
             log: None,
@@ -242,7 +238,7 @@ impl Committer {
             log.next = commit.next_seq();
             log.head = commit.hash();
         }
-        let genesis = self.genesis.take();
+        let genesis = self.genesis.take().map(Box::new);
         self.formed.push_back(Batch::Own { genesis, commit, answers, reserved });
     }
 
@@ -402,16 +398,43 @@ impl Committer {
             }
         }
         let Some((ticket, records)) = self.imports.pop_front() else { return };
-        match take_records(&replay.chains, &records) {
+        match self.take_records(replay, &records) {
             Err((record, refusal)) => out.events.push_back(StoreEvent::ImportRefused { ticket, record, refusal }),
-            Ok((chains, new)) => {
-                let chains = Box::new(chains);
-                let known = records.len() as u32 - new.iter().filter(|is_new| **is_new).count() as u32;
-                let records =
-                    records.into_iter().zip(new).filter_map(|(record, is_new)| is_new.then_some(record)).collect();
-                self.fly_import(now, Batch::Import { ticket, records, chains, known }, replay, out);
+            Ok((chains, accepted)) => {
+                let count = |accept: Accept| accepted.iter().filter(|accepted| **accepted == accept).count() as u32;
+                let (known, uncompared) = (count(Accept::Known), count(Accept::Past));
+                let of_new = records.into_iter().zip(&accepted).filter(|(_, accepted)| **accepted == Accept::New);
+                let records = of_new.map(|(record, _)| record).collect();
+                let batch = Batch::Import { ticket, records, chains: Box::new(chains), known, uncompared };
+                self.fly_import(now, batch, replay, out);
             }
         }
+    }
+
+    /// The chains with `records`, and how each of these was taken; or the number of the first one that is refused.
+    fn take_records(&self, replay: &Replay, records: &[Record]) -> Result<(Chains, Vec<Accept>), (usize, Refusal)> {
+        let mut chains = replay.chains.clone();
+        let mut bytes = replay.foreign_bytes.clone();
+        let mut accepted = Vec::with_capacity(records.len());
+        for (number, record) in records.iter().enumerate() {
+            let accept = match record {
+                Record::Genesis(genesis) => chains.accept_genesis(genesis),
+                Record::Commit(commit) => chains.accept(commit),
+            };
+            let accept = accept.map_err(|refusal| (number, refusal))?;
+            accepted.push(accept);
+            if let (Accept::New, Record::Commit(commit)) = (accept, record)
+                && let Some(author) = chains.get(&commit.header().log).map(|state| state.genesis.peer_id)
+                && author != self.owner
+            {
+                let taken = bytes.entry(author).or_default();
+                *taken += commit.bytes().len() as u64;
+                if *taken > self.author_bytes {
+                    return Err((number, Refusal::Quota { author, limit: self.author_bytes }));
+                }
+            }
+        }
+        Ok((chains, accepted))
     }
 
     fn fly_import(&mut self, now: Instant, batch: Batch, replay: &mut Replay, out: &mut Outbox) {
@@ -435,9 +458,9 @@ impl Committer {
         for batch in core::mem::take(&mut self.flying) {
             match batch {
                 Batch::Own { genesis, commit, answers, .. } => {
-                    own_durable(replay, genesis.as_ref(), &commit, answers, out)
+                    own_durable(replay, genesis.as_deref(), &commit, answers, out)
                 }
-                Batch::Import { ticket, records, chains, known } => {
+                Batch::Import { ticket, records, chains, known, uncompared } => {
                     replay.chains = *chains;
                     for record in &records {
                         if let Record::Commit(commit) = record {
@@ -445,7 +468,7 @@ impl Committer {
                             replay.apply(commit);
                         }
                     }
-                    out.events.push_back(StoreEvent::Imported { ticket, new: records.len() as u32, known });
+                    out.events.push_back(StoreEvent::Imported { ticket, new: records.len() as u32, known, uncompared });
                 }
             }
         }
@@ -506,18 +529,4 @@ fn encoded_len(record: &Record) -> usize {
         Record::Genesis(genesis) => genesis.encode().len(),
         Record::Commit(commit) => commit.bytes().len(),
     }
-}
-
-/// The chains with `records`, and which of them are new; or the number of the first one that is refused.
-fn take_records(chains: &Chains, records: &[Record]) -> Result<(Chains, Vec<bool>), (usize, Refusal)> {
-    let mut chains = chains.clone();
-    let mut new = Vec::with_capacity(records.len());
-    for (number, record) in records.iter().enumerate() {
-        let accept = match record {
-            Record::Genesis(genesis) => chains.accept_genesis(genesis),
-            Record::Commit(commit) => chains.accept(commit),
-        };
-        new.push(accept.map_err(|refusal| (number, refusal))? == Accept::New);
-    }
-    Ok((chains, new))
 }

@@ -97,6 +97,15 @@ pub struct Damaged {
     pub range: Range<u64>,
 }
 
+/// A commit and where it lies.
+#[derive(Debug)]
+struct Found {
+    first_ordinal: u64,
+    commit: Commit,
+    file: FileId,
+    range: Range<u64>,
+}
+
 /// One reading: from a cursor on, until there are enough bytes.
 #[derive(Debug)]
 pub struct Reading {
@@ -108,7 +117,7 @@ pub struct Reading {
     start_at: Option<u64>,
     waiting: bool,
     bad: Option<(FileId, Range<u64>)>,
-    taken: Vec<(u64, Commit)>,
+    taken: Vec<Found>,
     place: Option<(FileId, u64)>,
     damaged: Option<Damaged>,
     over: bool,
@@ -176,17 +185,14 @@ impl Reading {
     }
 
     /// What was read, where to go on, and what cannot be read. `author` knows whose each log is.
-    pub fn finish(mut self, author: impl Fn(&LogId) -> Option<PeerId>) -> (Vec<Taken>, Cursor, Option<Damaged>) {
+    pub fn finish(self, author: impl Fn(&LogId) -> Option<PeerId>) -> (Vec<Taken>, Cursor, Option<Damaged>) {
         let mut taken = Vec::with_capacity(self.taken.len());
-        for (first_ordinal, commit) in core::mem::take(&mut self.taken) {
+        for Found { first_ordinal, commit, file, range } in self.taken {
             let Some(author) = author(&commit.header().log) else {
                 // The beginning of its log was lost: nobody can say whose it is.
-                if taken.is_empty() {
-                    let ordinals = first_ordinal..first_ordinal + u64::from(commit.header().count);
-                    let (file, _) = self.place.unwrap_or((FileId(0), 0));
-                    self.damaged = Some(Damaged { ordinals, file, range: 0..0 });
-                }
-                return (taken, Cursor::at(first_ordinal), self.damaged);
+                let ordinals = first_ordinal..first_ordinal + u64::from(commit.header().count);
+                let damaged = taken.is_empty().then_some(Damaged { ordinals, file, range });
+                return (taken, Cursor::at(first_ordinal), damaged);
             };
             taken.push(Taken { first_ordinal, author, commit });
         }
@@ -197,13 +203,13 @@ impl Reading {
         let scan = self.scan.as_mut()?;
         match scan.step() {
             ScanStep::Read { offset, len } => return Some(DiskOp::Read { file: segment.file, offset, len }),
-            ScanStep::Frame { end, header, body, .. } if header.kind == FrameKind::Commit => {
+            ScanStep::Frame { offset, end, header, body } if header.kind == FrameKind::Commit => {
                 let (first, behind) = (header.first_ordinal, header.first_ordinal + u64::from(header.count));
                 if behind <= self.wanted {
                     return None;
                 }
                 let commit = Commit::decode(Bytes::copy_from_slice(body)).ok();
-                self.take(segment, first..behind, end, commit);
+                self.take(segment, first..behind, offset..end, commit);
             }
             ScanStep::Frame { .. } => {}
             ScanStep::Bad { from, to } => self.bad = Some((segment.file, from..to)),
@@ -215,7 +221,7 @@ impl Reading {
         None
     }
 
-    fn take(&mut self, segment: &SegmentInfo, ordinals: Range<u64>, end: u64, commit: Option<Commit>) {
+    fn take(&mut self, segment: &SegmentInfo, ordinals: Range<u64>, range: Range<u64>, commit: Option<Commit>) {
         if ordinals.start >= self.until {
             self.over = true;
             return;
@@ -226,13 +232,13 @@ impl Reading {
             return;
         }
         let Some(commit) = commit else {
-            self.miss(ordinals.end, segment.file, end..end);
+            self.miss(ordinals.end, segment.file, range);
             return;
         };
         self.bytes_left = self.bytes_left.saturating_sub(commit.bytes().len());
-        self.taken.push((ordinals.start, commit));
+        self.place = Some((segment.file, range.end));
+        self.taken.push(Found { first_ordinal: ordinals.start, commit, file: segment.file, range });
         self.wanted = ordinals.end;
-        self.place = Some((segment.file, end));
         self.over = self.bytes_left == 0 || self.wanted >= self.until;
     }
 

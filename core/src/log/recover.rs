@@ -118,6 +118,8 @@ pub struct Recovery {
     read_only: bool,
     phase: Phase,
     waiting: Option<DiskOp>,
+    /// The operation failed before.
+    is_second_try: bool,
     refused: Option<OpenError>,
     files: Vec<File>,
     segments: Vec<SegmentInfo>,
@@ -140,6 +142,7 @@ impl Recovery {
             read_only,
             phase: Phase::List,
             waiting: None,
+            is_second_try: false,
             refused: None,
             files: Vec::new(),
             segments: Vec::new(),
@@ -206,14 +209,18 @@ impl Recovery {
             (Ok(DiskDone::Done), Phase::SyncDir) => self.phase = Phase::Over,
             // Bytes that cannot be read are damaged ones.
             (Err(_), Phase::Vouch(_, scan) | Phase::Apply(_, scan)) => scan.feed_failed(),
-            (Err(_), &mut Phase::Header(index)) => self.header_read(index, &[0xff]),
-            (Err(_), &mut Phase::Headless(index, offset)) => self.headless_read(index, offset, &[0xff]),
+            // An error may pass. Whoever opened the store although it stays would use the ordinals of that segment again.
+            (Err(_), Phase::Header(_) | Phase::Headless(..)) if !self.is_second_try => {
+                self.is_second_try = true;
+                return;
+            }
             (Err(error), _) => self.refused = Some(OpenError::Disk { error, what: op.name(), file: op.file() }),
             (Ok(_), _) => {
                 let error = DiskError { kind: DiskErrorKind::Io, code: 0 };
                 self.refused = Some(OpenError::Disk { error, what: op.name(), file: op.file() });
             }
         }
+        self.is_second_try = false;
     }
 
     /// Goes on as far as that takes no operation, or returns the one that it takes.
@@ -371,7 +378,7 @@ impl Recovery {
                 }
                 State::Unused if !remembered => self.tail.unused.push((id, len)),
                 State::Lost | State::Unused | State::Headless | State::Unread => {
-                    replay.report.add(Finding::new(id, 0..len, Damage::Header));
+                    replay.lost(id, len);
                 }
             }
             index += 1;

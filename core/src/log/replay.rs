@@ -14,6 +14,9 @@ use super::segment::{FrameHeader, FrameKind};
 use super::view::View;
 use crate::identity::PeerId;
 
+/// Bytes that an op takes at least.
+const SHORTEST_OP: u64 = 2;
+
 /// How much of a commit is looked at again when it is read back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Depth {
@@ -34,6 +37,8 @@ pub struct Replay {
     pub report: Report,
     /// Where logs have a hole that damage left: what comes before it. Behind it they were read on.
     pub holes: BTreeMap<LogId, Tip>,
+    /// What the commits of each other author take, in bytes.
+    pub foreign_bytes: BTreeMap<PeerId, u64>,
     /// The ordinal of the next op.
     pub next_ordinal: u64,
     /// The last stamp that the owner gave.
@@ -54,6 +59,7 @@ impl Replay {
             view,
             report: Report::default(),
             holes: BTreeMap::new(),
+            foreign_bytes: BTreeMap::new(),
             next_ordinal: 0,
             last_stamp: Hlc::default(),
             last_log: None,
@@ -63,16 +69,29 @@ impl Replay {
         }
     }
 
-    /// Where the owner's next log goes on: behind the last of its ops that has no hole before it.
+    /// Where the owner's next log goes on: behind the last of its ops that has no hole before it. `None` where there is none,
+    /// or where damage left nobody to tell: then the next log begins anew, as if it were a first one.
     pub fn predecessor(&self) -> Option<Tip> {
-        let log = self.last_log?;
-        let tip = self.holes.get(&log).copied().or_else(|| self.chains.tip(&log))?;
-        if tip.next > 0 { Some(tip) } else { self.chains.get(&log)?.genesis.predecessor }
+        let mut log = self.last_log?;
+        loop {
+            let tip = self.holes.get(&log).copied().or_else(|| self.chains.tip(&log))?;
+            if tip.next > 0 {
+                return Some(tip);
+            }
+            log = self.chains.get(&log)?.genesis.predecessor?.log;
+        }
     }
 
     /// A segment begins whose first op has this ordinal.
     pub(super) fn begin_segment(&mut self, file: FileId, first_ordinal: u64) {
         self.pass_to(file, 0, first_ordinal);
+    }
+
+    /// A segment is lost as a whole, with so many bytes, and nobody knows how many ops it held: their ordinals are passed over,
+    /// so that no other ops get them.
+    pub(super) fn lost(&mut self, file: FileId, len: u64) {
+        self.report.add(Finding::new(file, 0..len, Damage::Header));
+        self.pass_to(file, 0, self.next_ordinal + len / SHORTEST_OP);
     }
 
     /// Bytes that should be frames are none.
@@ -84,7 +103,7 @@ impl Replay {
     pub(super) fn frame(&mut self, file: FileId, range: Range<u64>, header: &FrameHeader, body: &[u8]) {
         self.report.frames += 1;
         match header.kind {
-            FrameKind::Marker | FrameKind::Closed => {}
+            FrameKind::Marker | FrameKind::Closed => self.pass_to(file, range.start, header.first_ordinal),
             FrameKind::Genesis => match Genesis::decode(body) {
                 Ok(genesis) => self.genesis(file, range, &genesis),
                 Err(_) => self.inconsistent(file, range, "a frame holds no genesis of a log, though it should"),
@@ -161,8 +180,14 @@ impl Replay {
         }
     }
 
-    /// Shows a durable commit in the view. A view that is full says so itself: it stops, and the log goes on.
+    /// Takes up a durable commit of a known log: counts its bytes and shows it in the view. A view that is full says so
+    /// itself: it stops, and the log goes on.
     pub(super) fn apply(&mut self, commit: &Commit) {
+        if let Some(state) = self.chains.get(&commit.header().log)
+            && state.genesis.peer_id != self.owner
+        {
+            *self.foreign_bytes.entry(state.genesis.peer_id).or_default() += commit.bytes().len() as u64;
+        }
         let _stopped = self.view.apply(commit);
     }
 

@@ -53,6 +53,8 @@ pub struct StoreConfig {
     pub segment_bytes: u64,
     /// What all files may take together, in bytes.
     pub max_bytes: u64,
+    /// What the commits of one other author may take, in bytes.
+    pub author_bytes: u64,
     /// What keys and values may take in memory, in bytes.
     pub view_bytes: usize,
     /// Whether nothing is ever written.
@@ -102,6 +104,8 @@ pub enum StoreEvent {
         new: u32,
         /// How many were here already.
         known: u32,
+        /// How many lie so far back that they were not compared with what is here. Nothing of them was taken.
+        uncompared: u32,
     },
     /// A record of an import was refused, and all records of that import with it.
     ImportRefused {
@@ -483,8 +487,7 @@ impl Store {
                 };
                 let nonce = self.rng.array();
                 let writer = Writer::new(config, tail, Rng::from_seed(self.rng.array()));
-                let committer = (!self.config.read_only)
-                    .then(|| Committer::new(writer, self.config.network_id.clone(), self.config.owner, nonce, &replay));
+                let committer = (!self.config.read_only).then(|| Committer::new(writer, &self.config, nonce, &replay));
                 self.state = State::Open(Box::new(Open { replay, segments, committer }));
                 self.out.events.push_back(StoreEvent::Opened);
             }

@@ -6,14 +6,14 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use super::Op;
-use super::commit::Record;
+use super::commit::{Draft, Genesis, Record};
 use super::disk::{DiskDone, DiskError, DiskErrorKind, DiskOp, DiskResult, FileId};
 use super::reader::{Cursor, Delivered};
 use super::replay::Depth;
 use super::report::{Damage, OpenError};
 use super::store::{AppendError, Effect, Store, StoreConfig, StoreEvent, Ticket};
 use super::writer::{NoRoom, QUIET};
+use super::{Hlc, Op, Ops, Refusal};
 use crate::config::NetworkId;
 use crate::identity::Identity;
 use crate::time::{Instant, UnixTime};
@@ -76,6 +76,7 @@ fn config() -> StoreConfig {
         members: vec![],
         segment_bytes: 8192,
         max_bytes: 1 << 30,
+        author_bytes: 1 << 30,
         view_bytes: 1 << 20,
         read_only: false,
         depth: Depth::Signatures,
@@ -221,8 +222,9 @@ fn a_quiet_store_vouches_for_its_last_write() {
     file[1400] ^= 1;
     let machine = Machine::opened(disk, 2);
     let findings = &machine.store.report().unwrap().findings;
-    assert!(matches!(findings[..], [ref one] if one.damage == Damage::Corrupt), "{findings:?}");
-    assert_eq!(machine.store.next_ordinal(), 0);
+    let [finding] = &findings[..] else { panic!("{findings:?}") };
+    assert_eq!((&finding.damage, &finding.ordinals), (&Damage::Corrupt, &Some(0..1)));
+    assert_eq!(machine.store.next_ordinal(), 1, "the ordinal is not used again");
 }
 
 #[test]
@@ -304,4 +306,30 @@ fn an_import_is_all_or_nothing_and_known_the_second_time() {
     assert_eq!(target.texts(), source.texts());
     let again = Machine::opened(target.close(), 3);
     assert_eq!(again.store.state_hash(), source.store.state_hash());
+}
+
+#[test]
+fn one_author_cannot_fill_the_store_of_another() {
+    let author = Identity::from_seed([8; 32]);
+    let network_id = NetworkId::new("example").unwrap();
+    let genesis = Genesis { network_id, peer_id: author.peer_id(), nonce: [1; 16], predecessor: None };
+    let log = genesis.log_id();
+    let op = || Ops::new(&[Op::Plain(vec![7; 1000].into())]).unwrap().unwrap();
+    let first = Draft::new(log, 0, log.into(), Hlc(1), op()).sign(&author);
+    let second = Draft::new(log, 1, first.hash(), Hlc(2), op()).sign(&author);
+    let config = StoreConfig { members: vec![author.peer_id()], author_bytes: 2000, ..config() };
+    let mut machine = Machine::open_with(Disk::default(), 1, config.clone());
+    machine.run();
+    let both = vec![Record::Genesis(genesis), Record::Commit(first), Record::Commit(second.clone())];
+    machine.store.import(machine.now, Ticket(1), both[..2].to_vec()).unwrap();
+    assert!(matches!(machine.run()[..], [StoreEvent::Imported { new: 2, .. }]));
+    // In this life and in the next.
+    for _ in 0..2 {
+        machine.store.import(machine.now, Ticket(1), both.clone()).unwrap();
+        let events = machine.run();
+        let [StoreEvent::ImportRefused { record: 2, refusal, .. }] = &events[..] else { panic!("{events:?}") };
+        assert!(matches!(refusal, Refusal::Quota { limit: 2000, .. }), "{refusal}");
+        machine = Machine::open_with(machine.disk, 2, config.clone());
+        machine.run();
+    }
 }

@@ -181,6 +181,8 @@ pub struct Writer {
     vouched: Lsn,
     /// The end of the last frame that is no marker.
     data_end: Lsn,
+    /// Behind the last op that was pushed.
+    next_ordinal: u64,
     mark_at: Option<Instant>,
     closing: bool,
     is_marked_closed: bool,
@@ -208,6 +210,7 @@ impl Writer {
             batch: Vec::new(),
             batch_at: 0,
             writing: None,
+            next_ordinal: 0,
             mark_at: None,
             closing: false,
             is_marked_closed: false,
@@ -293,6 +296,7 @@ impl Writer {
         let before = self.batch.len();
         encode_frame(&mut self.batch, &current.nonce, current.at, &header, body);
         current.at += (self.batch.len() - before) as u64;
+        self.next_ordinal = first_ordinal + u64::from(count);
         if matches!(kind, FrameKind::Genesis | FrameKind::Commit) {
             self.data_end = current.base + current.at;
         }
@@ -478,6 +482,7 @@ impl Writer {
         let SegmentHeader { file, size, base, nonce, first_ordinal, .. } = header;
         self.current = Some(Segment { file, size, base, nonce, first_ordinal, at: FRAMES_AT });
         self.synced = base + FRAMES_AT;
+        self.next_ordinal = first_ordinal;
         // The header vouches for what lies before it.
         self.vouched = self.vouched.max(base);
         if let Some((file, len, size)) = self.tail.trim.take() {
@@ -538,8 +543,7 @@ impl Writer {
         if self.is_busy() || !self.batch.is_empty() || self.stopped || !fits {
             return false;
         }
-        // The ordinal in a marker is not read: it takes none.
-        self.push(kind, 0, 0, &[]);
+        self.push(kind, 0, self.next_ordinal, &[]);
         self.flush(now);
         true
     }

@@ -20,9 +20,8 @@ use vine_core::overlay::{Batch, Prefix, TunPacket, VirtioNetHeader, finish_check
 use vine_core::path::{Family, FourTuple, SocketId, SocketInfo};
 use vine_core::wire::{EnvelopeType, Header, Lane, MAX_DATAGRAM_LEN};
 use vine_core::{
-    Inbound,
-    Command, TunOutcome, Event, Identity, Instant, NetworkId, NetworkKey, Node, NodeConfig, Output, PeerConfig, PeerId,
-    Policy, UnixTime,
+    Command, Event, Identity, Inbound, Instant, NetworkId, NetworkKey, Node, NodeConfig, Output, PeerConfig, PeerId,
+    Policy, TunOutcome, UnixTime,
 };
 
 pub use op::{Op, Order, Outgoing, Owner, PeerList, Scenario, Setup, Side};
@@ -330,7 +329,11 @@ impl World {
         sent.delivered += 1;
         assert!(sent.delivered <= sent.taken, "delivered again");
         let source = vine_core::overlay::IpPacket::parse(&packet).expect("it is a packet").source();
-        assert_eq!(node.owner_of(source), Some(IDS.ids[side.other() as usize]), "from a source that is not the sender's");
+        assert_eq!(
+            node.owner_of(source),
+            Some(IDS.ids[side.other() as usize]),
+            "from a source that is not the sender's"
+        );
         self.host(side).delivered += 1;
         self.note(&(side, packet.len()));
     }
