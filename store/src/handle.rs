@@ -65,7 +65,8 @@ impl Options {
         if !members.contains(&owner) {
             members.push(owner);
         }
-        StoreConfig { network_id, owner, members, segment_bytes, max_bytes, view_bytes, read_only, depth }
+        let author_bytes = max_bytes;
+        StoreConfig { network_id, owner, members, segment_bytes, max_bytes, author_bytes, view_bytes, read_only, depth }
     }
 }
 
@@ -89,6 +90,8 @@ pub struct Imported {
     pub new: u32,
     /// How many were here already.
     pub known: u32,
+    /// How many lie so far back that they were not compared with what is here. Nothing of them was taken.
+    pub uncompared: u32,
 }
 
 /// What a scan of the key-value view found.

@@ -205,9 +205,9 @@ impl Worker {
                     grew = true;
                     self.answer(ticket, Ok(Position { log, first_seq, first_ordinal, count }));
                 }
-                StoreEvent::Imported { ticket, new, known } => {
+                StoreEvent::Imported { ticket, new, known, uncompared } => {
                     grew = true;
-                    self.answer_import(ticket, Ok(Imported { new, known }));
+                    self.answer_import(ticket, Ok(Imported { new, known, uncompared }));
                 }
                 StoreEvent::ImportRefused { ticket, record, refusal } => {
                     self.answer_import(ticket, Err(StoreError::Import { record, refusal }));

@@ -41,7 +41,8 @@ pub(crate) use inspect::{
 };
 pub(crate) use log::{
     AppendRequest, Blob, Change, Damaged, Entry, Finding, ImportRefused, Imported, KeyRequest, ListRequest, LogOp,
-    LogStatus, Page, Position, Positions, Progress, TailLine, TailRequest, Verified, VerifyLine, WatchLine, WatchRequest,
+    LogStatus, Page, Position, Positions, Progress, TailLine, TailRequest, Verified, VerifyLine, WatchLine,
+    WatchRequest,
 };
 use serde::{Deserialize, Serialize};
 

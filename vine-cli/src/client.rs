@@ -152,7 +152,12 @@ impl Client {
     }
 
     /// The answer, good or bad, to a request with any body that may take `wait`.
-    pub(crate) async fn send(&self, path: &str, body: Bytes, wait: Duration) -> Result<(StatusCode, Bytes), ClientError> {
+    pub(crate) async fn send(
+        &self,
+        path: &str,
+        body: Bytes,
+        wait: Duration,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
         let exchange = async {
             let Answer { status, mut stream } = self.ask(Method::POST, path, body).await?;
             Ok((status, stream.rest().await?))
@@ -183,7 +188,8 @@ impl Client {
             .map_err(|error| self.broken(error))?;
         let response = sender.send_request(request).await.map_err(|error| self.broken(error))?;
         let status = response.status();
-        let stream = Stream { client: self.clone(), body: response.into_body(), driver, trailers: None, line: Vec::new() };
+        let stream =
+            Stream { client: self.clone(), body: response.into_body(), driver, trailers: None, line: Vec::new() };
         Ok(Answer { status, stream })
     }
 }

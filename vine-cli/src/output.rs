@@ -291,7 +291,8 @@ pub(crate) fn safe(bytes: &[u8]) -> String {
 
 /// Whether a character stands for itself: neither control nor one that changes how others are shown (UAX #9).
 fn is_harmless(c: char) -> bool {
-    !c.is_control() && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    !c.is_control()
+        && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 /// Hexadecimal digits.

@@ -302,11 +302,9 @@ mod tests {
 
     #[test]
     fn bytes_are_text_or_base64() {
-        for (bytes, json) in [
-            (&b"text \"\n"[..], r#""text \"\n""#),
-            (b"", r#""""#),
-            (b"\xff\x00", r#"{"base64":"/wA="}"#),
-        ] {
+        for (bytes, json) in
+            [(&b"text \"\n"[..], r#""text \"\n""#), (b"", r#""""#), (b"\xff\x00", r#"{"base64":"/wA="}"#)]
+        {
             let blob = Blob(Bytes::from_static(bytes));
             assert_eq!(serde_json::to_string(&blob).unwrap(), json);
             assert_eq!(serde_json::from_str::<Blob>(json).unwrap(), blob);

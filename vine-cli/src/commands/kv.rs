@@ -26,7 +26,8 @@ pub(super) fn run(command: KvCommand, config: Option<PathBuf>, format: Format) -
                 None => standard_input(MAX_VALUE)?,
             };
             if value.len() > MAX_VALUE {
-                let message = format!("a value has at most {MAX_VALUE} bytes, and this one has more; nothing was written");
+                let message =
+                    format!("a value has at most {MAX_VALUE} bytes, and this one has more; nothing was written");
                 return Err(Failure::failed("too_large", message));
             }
             write(&client, "/v1/kv/put", &Entry { key: Blob(key), value: Blob(value) }, format)
@@ -95,8 +96,7 @@ fn list(client: &Client, prefix: Bytes, hex: bool, format: Format) -> Outcome {
     let runtime = runtime()?;
     let mut request = ListRequest { prefix: Blob(prefix), after: None };
     loop {
-        let page: Page =
-            runtime.block_on(client.post("/v1/kv/list", &request, Duration::ZERO)).map_err(not_running)?;
+        let page: Page = runtime.block_on(client.post("/v1/kv/list", &request, Duration::ZERO)).map_err(not_running)?;
         for entry in &page.entries {
             match format {
                 Format::Json => output::json_line(entry),

@@ -81,8 +81,7 @@ pub(super) fn position_text(position: &Position) -> String {
 
 /// Writes, and prints the position once it is durable.
 async fn write(client: &Client, ops: Vec<Blob>, format: Format) -> Outcome {
-    let position: Position =
-        client.post("/v1/log/append", &AppendRequest { ops }, WRITE).await.map_err(unsure)?;
+    let position: Position = client.post("/v1/log/append", &AppendRequest { ops }, WRITE).await.map_err(unsure)?;
     match format {
         Format::Json => output::json_line(&position),
         Format::Text => output::line(position_text(&position)),
@@ -226,7 +225,9 @@ impl Shown {
     /// A line as the daemon gives it.
     fn json(&mut self, line: &[u8]) -> Outcome {
         let read: Result<TailLine, _> = serde_json::from_slice(line);
-        self.line(read.map_err(|error| Failure::failed("no_answer", format!("the daemon says what is no op: {error}")))?)
+        self.line(
+            read.map_err(|error| Failure::failed("no_answer", format!("the daemon says what is no op: {error}")))?,
+        )
     }
 
     fn line(&mut self, line: TailLine) -> Outcome {
@@ -249,8 +250,7 @@ impl Shown {
         match self.damaged {
             0 => Ok(()),
             ops => {
-                let message =
-                    format!("{} cannot be read; see: vine log verify", output::count_of(ops, "op"));
+                let message = format!("{} cannot be read; see: vine log verify", output::count_of(ops, "op"));
                 Err(Failure::failed("damaged", message).said())
             }
         }

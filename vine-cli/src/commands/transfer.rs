@@ -2,15 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read, Write};
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::StatusCode;
 use serde::Serialize;
 use tokio::runtime::Runtime;
-use vine_core::log::Record;
 use vine_core::log::archive::{ArchiveReader, ArchiveWriter, Item, Summary};
 use vine_core::log::store::MAX_IMPORT;
 use vine_core::{NetworkId, PeerId};
@@ -281,7 +279,8 @@ pub(super) fn import(file: &Path, config: Option<PathBuf>, format: Format) -> Ou
     let runtime = runtime()?;
     // Before anything is read: without a daemon there is nothing to import into.
     let _: LogStatus = runtime.block_on(client.get("/v1/log")).map_err(not_running)?;
-    let mut import = Import { client, runtime, place: file.display().to_string(), taken: Imported { new: 0, known: 0 } };
+    let mut import =
+        Import { client, runtime, place: file.display().to_string(), taken: Imported { new: 0, known: 0 } };
     let mut meter = Meter::new("imported");
     let summary = if file == Path::new(STANDARD) {
         import.place = "standard input".to_owned();
@@ -418,8 +417,8 @@ impl Import {
             self.taken.known += taken.known;
             return Ok(());
         }
-        let refused: ImportRefused =
-            serde_json::from_slice(&answer).map_err(|_| Failure::failed("no_answer", format!("HTTP status {status}")))?;
+        let refused: ImportRefused = serde_json::from_slice(&answer)
+            .map_err(|_| Failure::failed("no_answer", format!("HTTP status {status}")))?;
         let at = refused.record.and_then(|record| places.get(usize::try_from(record).ok()?));
         let why = match at {
             Some(at) => format!("byte {at}: {}", refused.error.message),
@@ -432,7 +431,9 @@ impl Import {
     fn refused(&self, code: impl Into<std::borrow::Cow<'static, str>>, why: String) -> Failure {
         let taken = match self.taken {
             Imported { new: 0, .. } => "nothing was imported".to_owned(),
-            Imported { new, .. } => format!("{} from before it were imported, and stay", output::count_of(new, "record")),
+            Imported { new, .. } => {
+                format!("{} from before it were imported, and stay", output::count_of(new, "record"))
+            }
         };
         Failure::failed(code, format!("{}: {why}; {taken}", self.place))
     }

@@ -64,9 +64,10 @@ fn refused(dir: &Path, error: &report::OpenError) -> (&'static str, String) {
             );
             ("log_foreign", message)
         }
-        report::OpenError::Version { .. } => {
-            ("log_version", format!("the log in {place} cannot be opened: {error}; use the vine that wrote it, {aside}"))
-        }
+        report::OpenError::Version { .. } => (
+            "log_version",
+            format!("the log in {place} cannot be opened: {error}; use the vine that wrote it, {aside}"),
+        ),
         report::OpenError::Misplaced { .. } => {
             ("log_misplaced", format!("the log in {place} cannot be opened: {error}"))
         }
@@ -148,6 +149,7 @@ fn append(error: &AppendError) -> Trouble {
             };
             Trouble::new(full, "disk_full", format!("{error}{cure}"))
         }
+        AppendError::TooManyLogs => Trouble::new(full, "too_many_logs", error),
         AppendError::Stopped(why) => Trouble::new(unavailable, "log_stopped", stopped(why)),
         AppendError::NotOpen => Trouble::new(unavailable, "stopping", "the daemon is stopping, and its log is closed"),
     }
@@ -164,7 +166,7 @@ fn refusal_of_import(refusal: &Refusal) -> String {
         Refusal::Fork { .. } | Refusal::ForkBefore { .. } | Refusal::PredecessorFork { .. } => {
             "; its identity was used on two machines, or an older backup of it was put back"
         }
-        Refusal::WrongNetwork { .. } | Refusal::TooMany | Refusal::PredecessorAuthor { .. } => "",
+        Refusal::WrongNetwork { .. } | Refusal::TooMany | Refusal::Quota { .. } | Refusal::PredecessorAuthor { .. } => "",
     };
     format!("{refusal}{cure}")
 }

@@ -63,7 +63,8 @@ impl Exporter {
     pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
         while self.cursor.ordinal < self.until && self.out.len() < PIECE {
             let batch = self.store.read(self.cursor, PIECE).await?;
-            for taken in batch.taken.iter().filter(|taken| taken.first_ordinal < self.until) {
+            let until = self.until;
+            for taken in batch.taken.iter().filter(|taken| taken.first_ordinal < until) {
                 self.add(taken);
             }
             if let Some(damaged) = &batch.damaged {
@@ -107,9 +108,10 @@ impl Exporter {
 
     fn add_genesis(&mut self, log: &LogId) -> bool {
         let Some(genesis) = self.geneses.get(log) else { return false };
-        let is_reached = genesis.predecessor.as_ref().is_none_or(|tip| {
-            self.reached.get(&tip.log).is_some_and(|reached| *reached >= tip.next)
-        });
+        let is_reached = genesis
+            .predecessor
+            .as_ref()
+            .is_none_or(|tip| self.reached.get(&tip.log).is_some_and(|reached| *reached >= tip.next));
         if is_reached && let Some(writer) = &mut self.writer {
             writer.record(&Record::Genesis(genesis.clone()), &mut self.out);
             self.reached.insert(*log, 0);

@@ -44,6 +44,7 @@ impl Reading {
             members,
             segment_bytes,
             max_bytes,
+            author_bytes: max_bytes,
             view_bytes,
             read_only: true,
             depth: Depth::Signatures,

@@ -153,9 +153,10 @@ impl LogService {
         match state {
             State::Open(store, _) => Ok(store),
             State::Failed(trouble) => Err(trouble.into()),
-            State::Off => {
-                unavailable("log_off", "this node keeps no log: enabled = false in [log]; change that and restart the daemon".to_owned())
-            }
+            State::Off => unavailable(
+                "log_off",
+                "this node keeps no log: enabled = false in [log]; change that and restart the daemon".to_owned(),
+            ),
             State::Opening | State::Closed => Err(log::trouble(&StoreError::Closed).into()),
         }
     }
