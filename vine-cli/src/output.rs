@@ -117,14 +117,26 @@ pub(crate) fn json(document: &impl Serialize) {
 
 /// Writes one JSON document on one line, for streams of them.
 pub(crate) fn json_line(document: &impl Serialize) {
-    let text = serde_json::to_string(document).expect("maps with string keys and finite numbers are JSON");
-    line(text);
+    line(compact(document));
+}
+
+/// One JSON document on one line, without its end.
+pub(crate) fn compact(document: &impl Serialize) -> String {
+    serde_json::to_string(document).expect("maps with string keys and finite numbers are JSON")
 }
 
 /// Writes a line to standard output. A reader who went away (`vine peers | head -1`) ends the program quietly.
 pub(crate) fn line(text: impl fmt::Display) {
     let mut stdout = io::stdout().lock();
     if writeln!(stdout, "{text}").and_then(|()| stdout.flush()).is_err() {
+        std::process::exit(1);
+    }
+}
+
+/// Writes text that has its line ends already, all at once.
+pub(crate) fn text(text: &[u8]) {
+    let mut stdout = io::stdout().lock();
+    if stdout.write_all(text).and_then(|()| stdout.flush()).is_err() {
         std::process::exit(1);
     }
 }
@@ -280,8 +292,11 @@ pub(crate) fn safe(bytes: &[u8]) -> String {
         for c in chunk.valid().chars() {
             match c {
                 '\\' => text.push_str("\\\\"),
+                '\n' => text.push_str("\\n"),
+                '\t' => text.push_str("\\t"),
                 c if is_harmless(c) => text.push(c),
-                c => text.extend(c.escape_default()),
+                c if c.is_ascii() => text.push_str(&format!("\\x{:02x}", u32::from(c))),
+                c => text.extend(c.escape_unicode()),
             }
         }
         chunk.invalid().iter().for_each(|byte| text.push_str(&format!("\\x{byte:02x}")));
@@ -328,7 +343,7 @@ mod tests {
     #[test]
     fn what_others_wrote_does_a_terminal_no_harm() {
         assert_eq!(safe("grün".as_bytes()), "grün");
-        assert_eq!(safe(b"a\x1b[2J\n\xff\\"), r"a\u{1b}[2J\n\xff\\");
+        assert_eq!(safe(b"a\x1b[2J\n\xff\\"), r"a\x1b[2J\n\xff\\");
         assert_eq!(safe("a\u{202e}b".as_bytes()), r"a\u{202e}b");
         assert_eq!(from_hex(b"00fF"), Some(vec![0, 255]));
         assert_eq!(to_hex(&[0, 255]), "00ff");

@@ -20,6 +20,8 @@ use crate::output::{self, Failure, Format, Outcome};
 
 /// How long a write may take: a disk may be slow, and only an answer says that it is done.
 pub(super) const WRITE: Duration = Duration::from_secs(110);
+/// Bytes that are printed at once, about.
+const SHOWN_AT_ONCE: usize = 64 * 1024;
 /// What an op costs in a commit beside its bytes, at most.
 const OP_HEAD: usize = 4;
 
@@ -152,9 +154,8 @@ fn read_lines(sender: &mpsc::Sender<Outcome<Bytes>>) {
                 if line.len() <= MAX_OP {
                     Ok(Bytes::from(line))
                 } else {
-                    let message = format!(
-                        "line {number} is too long: an op has at most {MAX_OP} bytes; the lines before it were written"
-                    );
+                    let rest = if number == 1 { "nothing was written" } else { "the lines before it were written" };
+                    let message = format!("line {number} is too long: an op has at most {MAX_OP} bytes; {rest}");
                     Err(Failure::failed("too_large", message))
                 }
             }
@@ -178,6 +179,7 @@ fn tail(args: &TailArgs, config: Option<PathBuf>, format: Format) -> Outcome {
                 for line in lines.split_inclusive(|byte| *byte == b'\n') {
                     shown.json(line)?;
                 }
+                shown.flush();
             }
             shown.end()
         }),
@@ -197,14 +199,17 @@ fn tail_alone(args: &TailArgs, config: Option<PathBuf>, format: Format) -> Outco
     let until = store.status().wait().map_err(failed)?.store.next_ordinal;
     let (mut ops, mut next) = (store.subscribe(args.from), args.from);
     while next < until {
+        if shown.out.len() > SHOWN_AT_ONCE {
+            shown.flush();
+        }
         match ops.wait_next().map_err(failed)? {
             vine_store::Item::Op(op) => {
                 next = op.ordinal + 1;
-                shown.line(TailLine::Op(log::op(&op, &names)))?;
+                shown.line(&TailLine::Op(log::op(&op, &names)))?;
             }
             vine_store::Item::Damaged(damaged) => {
                 next = damaged.ordinals.end;
-                shown.line(TailLine::Damaged { damaged: log::damaged(&damaged) })?;
+                shown.line(&TailLine::Damaged { damaged: log::damaged(&damaged) })?;
             }
         }
     }
@@ -215,38 +220,54 @@ fn tail_alone(args: &TailArgs, config: Option<PathBuf>, format: Format) -> Outco
 struct Shown {
     format: Format,
     damaged: u64,
+    /// Lines to be printed at once.
+    out: Vec<u8>,
 }
 
 impl Shown {
     fn new(format: Format) -> Shown {
-        Shown { format, damaged: 0 }
+        Shown { format, damaged: 0, out: Vec::new() }
     }
 
     /// A line as the daemon gives it.
     fn json(&mut self, line: &[u8]) -> Outcome {
         let read: Result<TailLine, _> = serde_json::from_slice(line);
-        self.line(
-            read.map_err(|error| Failure::failed("no_answer", format!("the daemon says what is no op: {error}")))?,
-        )
+        let read =
+            read.map_err(|error| Failure::failed("no_answer", format!("the daemon says what is no op: {error}")));
+        self.line(&read?)
     }
 
-    fn line(&mut self, line: TailLine) -> Outcome {
-        match &line {
-            TailLine::Error { error } => return Err(Failure::failed(error.code.clone(), &error.message)),
+    fn line(&mut self, line: &TailLine) -> Outcome {
+        match line {
+            TailLine::Error { error } => {
+                self.flush();
+                return Err(Failure::failed(error.code.clone(), &error.message));
+            }
             TailLine::Damaged { damaged } => {
                 self.damaged += damaged.last_ordinal + 1 - damaged.first_ordinal;
+                self.flush();
                 output::remark(format_args!("vine: {}", damaged.message));
             }
-            TailLine::Op(op) if self.format == Format::Text => output::line(op_text(op)),
+            TailLine::Op(op) if self.format == Format::Text => self.out.extend_from_slice(op_text(op).as_bytes()),
             TailLine::Op(_) => {}
         }
-        if self.format == Format::Json {
-            output::json_line(&line);
+        match (self.format, line) {
+            (Format::Json, line) => self.out.extend_from_slice(output::compact(line).as_bytes()),
+            (Format::Text, TailLine::Op(_)) => {}
+            (Format::Text, _) => return Ok(()),
         }
+        self.out.push(b'\n');
         Ok(())
     }
 
-    fn end(self) -> Outcome {
+    /// Prints what has come: before more is waited for.
+    fn flush(&mut self) {
+        output::text(&self.out);
+        self.out.clear();
+    }
+
+    fn end(mut self) -> Outcome {
+        self.flush();
         match self.damaged {
             0 => Ok(()),
             ops => {

@@ -166,7 +166,9 @@ fn refusal_of_import(refusal: &Refusal) -> String {
         Refusal::Fork { .. } | Refusal::ForkBefore { .. } | Refusal::PredecessorFork { .. } => {
             "; its identity was used on two machines, or an older backup of it was put back"
         }
-        Refusal::WrongNetwork { .. } | Refusal::TooMany | Refusal::Quota { .. } | Refusal::PredecessorAuthor { .. } => "",
+        Refusal::WrongNetwork { .. } | Refusal::TooMany | Refusal::Quota { .. } | Refusal::PredecessorAuthor { .. } => {
+            ""
+        }
     };
     format!("{refusal}{cure}")
 }

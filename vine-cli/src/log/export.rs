@@ -54,11 +54,6 @@ impl Exporter {
         })
     }
 
-    /// How many ops there are to export.
-    pub(crate) fn total(&self) -> u64 {
-        self.until
-    }
-
     /// The next piece, `None` at the end.
     pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
         while self.cursor.ordinal < self.until && self.out.len() < PIECE {
