@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "the whole file is a test")]
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use vine_core::path::SocketId;
 use vine_core::{Command, Event, Identity, NetworkId, NodeConfig, PeerConfig, Policy};
@@ -132,17 +134,19 @@ async fn packets_cross_in_both_families_both_ways() {
 async fn a_burst_arrives_whole_and_in_order() {
     let (a, mut b) = pair("udp://127.0.0.1:0").await;
     const COUNT: u32 = 5000;
+    // No more are under way than the sockets' buffers hold: UDP would lose the rest.
+    let window = Arc::new(Semaphore::new(256));
     let Machine { engine: _running, host } = a;
+    let permits = window.clone();
     tokio::spawn(async move {
         for n in 0..COUNT {
+            permits.acquire().await.unwrap().forget();
             assert!(host.send(&packet("10.42.1.5", "10.42.2.9", &n.to_be_bytes())).await);
-            if n % 64 == 0 {
-                tokio::time::sleep(Duration::from_micros(200)).await;
-            }
         }
     });
     for n in 0..COUNT {
         assert_eq!(received(&mut b).await[20..], n.to_be_bytes());
+        window.add_permits(1);
     }
 }
 
@@ -286,18 +290,21 @@ async fn a_reload_adds_and_removes_peers() {
 #[tokio::test]
 async fn an_idle_engine_sleeps() {
     let (a, b) = pair("udp://127.0.0.1:0").await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
     let busy = |time: Duration| async move {
         let before = process_cpu();
         tokio::time::sleep(time).await;
         process_cpu() - before
     };
-    // Other tests share the process, so that only the least of several looks says anything; a busy loop shows in each.
-    let mut least = Duration::MAX;
-    for _ in 0..20 {
-        least = least.min(busy(Duration::from_millis(100)).await);
+    // Other tests share the process, and the two have just met: one look in which next to nothing is done is enough, as a
+    // busy loop shows in each.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let spent = busy(Duration::from_millis(100)).await;
+        if spent < Duration::from_millis(60) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "still {spent:?} of CPU time in 100 ms");
     }
-    assert!(least < Duration::from_millis(60), "{least:?} of CPU time in 100 ms");
     drop((a, b));
 }
 

@@ -38,6 +38,8 @@ pub struct Options {
     pub segment_bytes: u64,
     /// The most bytes that all files take together.
     pub max_bytes: u64,
+    /// The most bytes that the commits of one other author take.
+    pub author_bytes: u64,
     /// The most bytes of memory that the key-value view takes.
     pub view_bytes: usize,
     /// Bytes of the file system that stay free. `None` stands for the smaller of 1/64 of it and 256 MiB.
@@ -47,13 +49,14 @@ pub struct Options {
 }
 
 impl Options {
-    /// The usual limits: segments of 64 MiB, 4 GiB together, 256 MiB for the key-value view.
+    /// The usual limits: segments of 64 MiB, 4 GiB together, 1 GiB of another author's, 256 MiB for the key-value view.
     pub fn new(network_id: NetworkId) -> Options {
         Options {
             network_id,
             members: Vec::new(),
             segment_bytes: 64 << 20,
             max_bytes: 4 << 30,
+            author_bytes: 1 << 30,
             view_bytes: 256 << 20,
             reserve: None,
             depth: Depth::Checksums,
@@ -61,11 +64,10 @@ impl Options {
     }
 
     fn config(self, owner: PeerId, read_only: bool) -> StoreConfig {
-        let Options { network_id, mut members, segment_bytes, max_bytes, view_bytes, depth, .. } = self;
+        let Options { network_id, mut members, segment_bytes, max_bytes, author_bytes, view_bytes, depth, .. } = self;
         if !members.contains(&owner) {
             members.push(owner);
         }
-        let author_bytes = max_bytes;
         StoreConfig { network_id, owner, members, segment_bytes, max_bytes, author_bytes, view_bytes, read_only, depth }
     }
 }

@@ -59,7 +59,8 @@ pub(super) struct Origin {
 impl Node {
     /// Takes in one datagram, which arrived by `path`. An IP packet for the host is returned, and so is what this node passes
     /// on as a relay; everything else is dealt with.
-    /// Nothing that a stranger can send allocates, panics or gets an answer (but for a cookie, see `docs/protocol.md`).
+    /// Nothing that a stranger can send allocates, panics or gets an answer (but for a cookie, see `docs/protocol.md`). Who
+    /// shows the token of a relay channel may be its owner, moved: his address is asked by a Ping, once in two seconds.
     pub fn handle_datagram<'a>(
         &mut self,
         now: Instant,

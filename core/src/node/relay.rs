@@ -88,7 +88,8 @@ impl Node {
             && peer.strays.take(shared.now, &STRAY_RATE, 1)
         {
             let class = peer.class_of(&via);
-            peer.paths.note_arrival(shared.now, &via, class, length, || shared.rng.u64());
+            let (slot, _) = peer.paths.note_arrival(shared.now, &via, class, length, || shared.rng.u64());
+            peer.paths.probe(shared.now, slot, shared.rng.u64());
             self.send_probes(index);
             self.reschedule(index);
         }

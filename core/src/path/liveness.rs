@@ -140,6 +140,8 @@ pub struct Path {
     pub last_proof: Option<Instant>,
     /// When something of the peer last came by it.
     pub(super) last_arrival: Option<Instant>,
+    /// A NAT gave it to the peer while another of the same road worked, and it may take the place of that.
+    pub(super) succeeds: bool,
     /// Since when data sent on it is without receipt: when the first of it was sent, to about 10 ms.
     pub unproven: Option<Instant>,
     /// Counters and when they were used, so that a receipt tells the age of what it does not cover.
@@ -172,7 +174,7 @@ pub struct Path {
     next_rtt: Instant,
     /// Bytes that may be sent on it before it is proven; no limit once it was.
     pub(super) credit: Option<u32>,
-    /// The search for the largest datagram that it carries, from its first proof on.
+    /// The search for the largest datagram that it carries: from its first proof on, or what another path's has found.
     pub(super) mtu: Option<Box<MtuSearch>>,
     /// Bytes of the longest packet that the host sends.
     packet_len: usize,
@@ -187,6 +189,7 @@ impl Path {
             rtt: RttEstimator::default(),
             last_proof: None,
             last_arrival: None,
+            succeeds: false,
             unproven: None,
             marks: VecDeque::new(),
             last_counter: None,
@@ -245,6 +248,22 @@ impl Path {
     pub(super) fn grace_end(&self) -> Option<Instant> {
         let round_trip = self.rtt.smoothed().unwrap_or_default() + self.rtt.variation() * 4;
         Some(self.suspect_since? + round_trip.clamp(GRACE.start, GRACE.end))
+    }
+
+    /// Whether a path by `via` differs by the peer's port at most.
+    pub(super) fn shares_road(&self, via: &Via) -> bool {
+        self.via.direct().zip(via.direct()).is_some_and(|(held, other)| held.shares_road(&other))
+    }
+
+    /// Whether the peer has used `other`, a port of the same road and no worse a class, since that is known, and not this one.
+    pub(super) fn is_left_for(&self, other: &Path) -> bool {
+        self.class >= other.class && self.shares_road(&other.via) && self.last_arrival <= Some(other.created)
+    }
+
+    /// What its search has found, for a path by `via` that shares its road. Some NATs give a peer another port all the time,
+    /// and an idle pair is not to search each time.
+    pub(super) fn mtu_for(&self, via: &Via) -> Option<Box<MtuSearch>> {
+        self.mtu.as_ref().filter(|_| self.shares_road(via))?.handed_on().map(Box::new)
     }
 
     /// Bytes of the largest datagram that there is use for.
@@ -503,5 +522,49 @@ impl Probe {
     fn sent_at(&self, token: u64) -> Option<Instant> {
         let index = usize::try_from(token.wrapping_sub(self.token)).ok()?;
         self.sent_at.get(..self.sent)?.get(index).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    use crate::path::{FourTuple, PathSet, PathSlot, SocketId};
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn at(host: u8, port: u16) -> Via {
+        Via::Direct(FourTuple { socket: SocketId(0), local: None, remote: ([192, 0, 2, host], port).into() })
+    }
+
+    /// Proves a path of an idle pair, and answers what is sent to find out what paths carry. Returns by which it is sent.
+    fn prove(set: &mut PathSet, via: Via) -> Vec<PathSlot> {
+        let mut now = Instant::from_millis(1_000);
+        let slot = set.insert(now, via, PathClass::Direct);
+        set.prove(now, slot, Proof::Pong(MS));
+        set.reselect(now, || 0);
+        let mut probed = Vec::new();
+        while now < Instant::FAR_FUTURE {
+            while let Some((slot, probe)) = set.poll_mtu(now, || 7) {
+                probed.push(slot);
+                set.on_pong(now, slot, probe.token, Duration::ZERO);
+            }
+            now = set.next_deadline();
+        }
+        probed
+    }
+
+    #[test]
+    fn another_port_of_a_peer_is_no_reason_to_search_again() {
+        let mut set = PathSet::default();
+        assert_eq!(prove(&mut set, at(1, 1)), [PathSlot(0)]);
+        let room = set.get(PathSlot(0)).map(Path::room);
+        for port in 2..5 {
+            assert_eq!(prove(&mut set, at(1, port)), []);
+            let slot = set.find(&at(1, port)).unwrap();
+            assert_eq!(set.get(slot).map(Path::room), room);
+        }
+        assert_eq!(prove(&mut set, at(2, 1)), [PathSlot(4)], "another way may carry less");
     }
 }

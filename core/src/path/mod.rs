@@ -85,6 +85,12 @@ impl FourTuple {
             && self.remote == arrival.remote
             && (self.local == arrival.local || self.local.is_none() || arrival.local.is_none())
     }
+
+    /// Whether this differs from `other` by the peer's port at most: the road is the same, and a NAT at its end has a mapping
+    /// for each.
+    pub(crate) fn shares_road(&self, other: &FourTuple) -> bool {
+        self.remote.ip() == other.remote.ip() && FourTuple { remote: other.remote, ..*self }.admits(other)
+    }
 }
 
 impl fmt::Display for FourTuple {

@@ -118,6 +118,19 @@ impl MtuSearch {
         search
     }
 
+    /// The same findings for a path that leads the same way, once there are any. They are confirmed when it is used.
+    pub fn handed_on(&self) -> Option<MtuSearch> {
+        let rests = MtuSearch {
+            goal: Goal::Rest,
+            in_use: false,
+            probe: None,
+            due: Instant::FAR_FUTURE,
+            recent: Deque::new(),
+            ..*self
+        };
+        self.is_settled.then_some(rests)
+    }
+
     /// The largest datagram that is known to pass.
     pub fn mtu(&self) -> usize {
         usize::from(self.mtu)
@@ -453,6 +466,20 @@ mod tests {
         assert_eq!(rig.search.next_deadline(), Instant::FAR_FUTURE);
         assert!(rig.search.on_use(rig.now) && !rig.search.on_use(rig.now));
         assert_eq!(rig.search.next_deadline(), rig.now + CONFIRM_INTERVAL);
+    }
+
+    #[test]
+    fn findings_that_are_handed_on_are_confirmed_in_use() {
+        let mut rig = Rig::new(1472, 1400);
+        assert!(rig.search.handed_on().is_none(), "nothing is known yet");
+        rig.run(SECOND * 3, false);
+        let before = rig.probes.len();
+        rig.search = rig.search.handed_on().unwrap();
+        rig.run(SECOND * 60, false);
+        assert_eq!((rig.search.mtu(), rig.search.is_settled(), rig.probes.len()), (1392, true, before));
+        rig.link.mtu = 1300;
+        rig.run(CONFIRM_INTERVAL + TIMEOUT * 3, true);
+        assert_eq!(rig.search.mtu(), BASE);
     }
 
     #[test]

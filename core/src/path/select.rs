@@ -19,6 +19,8 @@ pub enum SwitchReason {
     Upgrade,
     /// The former path loses too much of what is sent on it, and another does not.
     Lossy,
+    /// The NAT before the peer has given it another port, by which it speaks since.
+    Moved,
 }
 
 impl SwitchReason {
@@ -30,6 +32,7 @@ impl SwitchReason {
             SwitchReason::Faster => "faster_path",
             SwitchReason::Upgrade => "better_path",
             SwitchReason::Lossy => "lossy_path",
+            SwitchReason::Moved => "peer_moved",
         }
     }
 }
@@ -67,24 +70,8 @@ pub(super) fn rank(path: &Path) -> (PathClass, Duration) {
 /// Chooses among the usable paths and, when the choice changes, makes it and tells from where to where and why. `token` is
 /// drawn for the search for the former path.
 pub(super) fn reselect(set: &mut PathSet, now: Instant, token: impl FnOnce() -> u64) -> Option<Switch> {
-    let current = set.preferred_slot();
-    let usable = |path: &Path| path.state == PathState::Usable;
-    let proven_lately = |path: &Path| path.last_proof.is_some_and(|proof| now.since(proof) <= PROOF_LIFETIME);
-    // The held one was asked when it became suspect, and so were the others: only an answer since then counts.
-    let suspect_since = set.preferred().filter(|(_, held)| !usable(held)).and_then(|(_, held)| held.suspect_since);
-    let answered = |path: &Path| match suspect_since {
-        Some(since) => path.last_proof >= Some(since),
-        None => proven_lately(path),
-    };
-    let is_other = |slot: PathSlot| Some(slot) != current;
-    let eligible = set.iter().filter(|(slot, path)| usable(path) && is_other(*slot) && answered(path));
-    let (slot, best) = eligible.min_by_key(|(slot, path)| (path.loses_too_much(now), rank(path), *slot))?;
-    let why = match set.preferred() {
-        None => SwitchReason::First,
-        Some((_, held)) if usable(held) => beats(now, best, held)?,
-        Some((_, held)) if held.grace_end().is_some_and(|end| now < end) => return None,
-        Some(_) => SwitchReason::PathLost,
-    };
+    let (slot, why) = choose(set, now)?;
+    let best = set.get(slot)?;
     let held = set.preferred().map(|(_, held)| held);
     let switch = Switch {
         from: held.map(|held| (held.via, held.class)),
@@ -94,6 +81,34 @@ pub(super) fn reselect(set: &mut PathSet, now: Instant, token: impl FnOnce() -> 
     };
     set.prefer(now, slot, matches!(why, SwitchReason::PathLost | SwitchReason::Lossy), token);
     Some(switch)
+}
+
+/// The path that takes the place of the preferred one, if one does, and why.
+fn choose(set: &PathSet, now: Instant) -> Option<(PathSlot, SwitchReason)> {
+    let current = set.preferred_slot();
+    let usable = |path: &Path| path.state == PathState::Usable;
+    let proven_lately = |path: &Path| path.last_proof.is_some_and(|proof| now.since(proof) <= PROOF_LIFETIME);
+    // The held one was asked when it became suspect, and so were the others: only an answer since then counts.
+    let suspect_since = set.preferred().filter(|(_, held)| !usable(held)).and_then(|(_, held)| held.suspect_since);
+    let answered = |path: &Path| match suspect_since {
+        Some(since) => path.last_proof >= Some(since),
+        None => proven_lately(path),
+    };
+    if let Some(slot) = set.successor().filter(|slot| set.get(*slot).is_some_and(answered)) {
+        return Some((slot, SwitchReason::Moved));
+    }
+    let is_other = |slot: PathSlot| Some(slot) != current;
+    let is_left = |path: &Path| set.preferred().is_some_and(|(_, held)| usable(held) && path.is_left_for(held));
+    let eligible =
+        set.iter().filter(|(slot, path)| usable(path) && is_other(*slot) && answered(path) && !is_left(path));
+    let (slot, best) = eligible.min_by_key(|(slot, path)| (path.loses_too_much(now), rank(path), *slot))?;
+    let why = match set.preferred() {
+        None => SwitchReason::First,
+        Some((_, held)) if usable(held) => beats(now, best, held)?,
+        Some((_, held)) if held.grace_end().is_some_and(|end| now < end) => return None,
+        Some(_) => SwitchReason::PathLost,
+    };
+    Some((slot, why))
 }
 
 /// Whether `best` is so much better than a preferred path that works that data should move.

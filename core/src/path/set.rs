@@ -10,25 +10,20 @@ use super::mtu::MtuProbe;
 use super::select::{self, Switch};
 use super::{FourTuple, Path, PathClass, PathState, Proof, RttEstimator, Via};
 use crate::overlay::PeerIndex;
-use crate::rate::{Bucket, Rate};
+use crate::rate::Bucket;
 use crate::time::Instant;
 use crate::wire::OVERHEAD;
 
+mod arrival;
+
 /// At most this many paths a peer; a new one displaces the least useful one that is not preferred.
 pub const MAX_PATHS: usize = 8;
-
-/// What is sent to an address that a peer has not proven to be its own is at most this many times what came from there
-/// (RFC 9000 section 8.1).
-const AMPLIFICATION: u32 = 3;
 
 /// A pair is in use for this long after its last data.
 const ACTIVE: Duration = Duration::from_secs(30);
 
 /// The peer's data may put the preferred path in doubt again after this long.
 const DOUBT_INTERVAL: Duration = Duration::from_millis(200);
-
-/// New addresses of a peer that are taken up while one of its paths works.
-const NEW_ADDRESSES: Rate = Rate { units: 2, per: Duration::from_secs(1), burst: 16 };
 
 /// The longest packet of a host that has not said otherwise.
 const DEFAULT_PACKET_LEN: usize = 1400;
@@ -62,6 +57,8 @@ pub struct PathSet {
     mirror: MirrorBudget,
     /// Addresses that datagrams came from, and that were not known.
     arrivals: Bucket,
+    /// Ports that a NAT gave the peer while another worked.
+    moves: Bucket,
     /// Bytes of the longest packet that the host sends.
     packet_len: usize,
 }
@@ -77,6 +74,7 @@ impl Default for PathSet {
             last_doubt: None,
             mirror: MirrorBudget::default(),
             arrivals: Bucket::default(),
+            moves: Bucket::default(),
             packet_len: DEFAULT_PACKET_LEN,
         }
     }
@@ -193,47 +191,6 @@ impl PathSet {
         self.iter().find(|(_, path)| path.via.admits(arrival)).map(|(slot, _)| slot)
     }
 
-    /// Notes that an authenticated datagram of `length` bytes arrived by `arrival`, and returns its path and whether that is
-    /// new. A new address becomes a candidate and is probed; it changes nothing about where this node sends. The preferred
-    /// path is probed with it: a peer that speaks from a new address may have left the old one.
-    pub fn note_arrival(
-        &mut self,
-        now: Instant,
-        arrival: &Via,
-        class: PathClass,
-        length: usize,
-        mut token: impl FnMut() -> u64,
-    ) -> (PathSlot, bool) {
-        let earned = AMPLIFICATION.saturating_mul(u32::try_from(length).unwrap_or(u32::MAX));
-        if let Some(slot) = self.find(arrival) {
-            if let Some(path) = self.get_mut(slot) {
-                path.last_arrival = Some(now);
-                path.credit = path.credit.map(|credit| credit.saturating_add(earned));
-                let (Via::Direct(held), Via::Direct(new)) = (&mut path.via, arrival) else { return (slot, false) };
-                if held.local != new.local && new.local.is_some() {
-                    held.local = new.local;
-                    self.drop_twins();
-                }
-            }
-            return (slot, false);
-        }
-        // Some NATs give every answer another address: those are not all followed.
-        if let Some(preferred) = self.preferred
-            && !self.arrivals.take(now, &NEW_ADDRESSES, 1)
-        {
-            return (preferred, false);
-        }
-        let slot = self.insert(now, *arrival, class);
-        if let Some(path) = self.get_mut(slot) {
-            path.credit = path.credit.map(|_| earned);
-        }
-        self.probe(now, slot, token());
-        if let Some(preferred) = self.preferred {
-            self.probe(now, preferred, token());
-        }
-        (slot, true)
-    }
-
     /// Notes that data of the peer arrived by a path. Where it came by the preferred one until now, the peer has left that:
     /// then it is in doubt here too, long before a receipt is late. Returns whether a deadline changed.
     pub fn note_data(&mut self, now: Instant, slot: PathSlot, mut token: impl FnMut() -> u64) -> bool {
@@ -310,7 +267,9 @@ impl PathSet {
             }
             None => self.least_useful(),
         };
-        self.slots[index] = Some(Path::new(via, class, self.packet_len, now));
+        let mut path = Path::new(via, class, self.packet_len, now);
+        path.mtu = self.iter().find_map(|(_, known)| known.mtu_for(&via));
+        self.slots[index] = Some(path);
         PathSlot(u8::try_from(index).expect("a path set has at most MAX_PATHS slots"))
     }
 
@@ -631,8 +590,8 @@ impl PathSet {
 
     /// Forgets every path: the peer restarted or left, what was proven with its former self is void.
     pub fn reset(&mut self) {
-        let PathSet { active_until, warm_at, packet_len, arrivals, .. } = *self;
-        *self = PathSet { active_until, warm_at, packet_len, arrivals, ..PathSet::default() };
+        let PathSet { active_until, warm_at, packet_len, arrivals, moves, .. } = *self;
+        *self = PathSet { active_until, warm_at, packet_len, arrivals, moves, ..PathSet::default() };
     }
 
     /// Chooses the preferred path anew; `select.rs` says how.
@@ -662,7 +621,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn at(port: u16) -> Via {
-        Via::Direct(FourTuple { socket: SocketId(0), local: None, remote: ([192, 0, 2, 1], port).into() })
+        Via::Direct(FourTuple { socket: SocketId(0), local: None, remote: ([192, 0, 2, port as u8], port).into() })
     }
 
     const RELAY: Via = Via::Relay(PeerIndex(9));

@@ -6,7 +6,7 @@ use vine_core::Event;
 use vine_core::node::PathView;
 use vine_core::path::{Family, PathState, SwitchReason, Via};
 
-use super::network::{Fate, Link, Record};
+use super::network::{Behaviour, Fate, Link, Record};
 use super::op::{Traffic, Way};
 use super::world::World;
 
@@ -142,10 +142,22 @@ fn spare_paths(world: &World, host: usize, peer: usize) -> u32 {
     why.paths.iter().filter(spare).count() as u32
 }
 
-/// Whether a host and a peer have a path by a relay that works.
+/// Whether a host and a peer have a path by a relay that works, and every such path will for a while.
 fn has_relay(world: &World, host: usize, peer: usize) -> bool {
     let why = world.hosts[host].running().why(&world.id(peer)).expect("the peer is allowed");
-    why.paths.iter().any(|path| path.state == PathState::Usable && path.via.relay().is_some())
+    let relays = why.paths.iter().filter(|path| path.state == PathState::Usable).filter_map(|path| path.via.relay());
+    let relays: Vec<_> =
+        (0..world.hosts.len()).filter(|relay| relays.clone().any(|id| id == world.id(*relay))).collect();
+    let is_kept = |relay: &usize| [host, peer].iter().all(|&end| keeps_ports(world, *relay, end));
+    !relays.is_empty() && relays.iter().all(is_kept)
+}
+
+/// Whether what two send each other keeps open what both need. Between two NATs that both give another port for every
+/// destination, each sends to a port that the other's datagrams do not come from: it is open until its NAT forgets it.
+fn keeps_ports(world: &World, a: usize, b: usize) -> bool {
+    let is_by_v4 = [(a, b), (b, a)].iter().any(|&(host, peer)| family(world, host, peer) == Some(Family::V4));
+    let gives_many = |nat: usize| world.network.boxes[nat].kind.mapping == Behaviour::AddressAndPortDependent;
+    !(is_by_v4 && [a, b].iter().all(|&host| world.network.boxes_before(host).any(gives_many)))
 }
 
 /// The round trip that a host measured.
