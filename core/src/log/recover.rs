@@ -127,6 +127,8 @@ pub struct Recovery {
     vouched: Lsn,
     /// Behind the first interrupted write: its file, and where it begins and ends.
     cut: Option<(FileId, u64, u64)>,
+    /// Damage behind which no frame was found: nobody says how many ops it took.
+    unfollowed: Option<(FileId, u64, u64)>,
     /// The last frame of the last segment says that the store was closed.
     closed: bool,
     replay: Option<Replay>,
@@ -148,6 +150,7 @@ impl Recovery {
             segments: Vec::new(),
             vouched: 0,
             cut: None,
+            unfollowed: None,
             closed: false,
             replay: Some(replay),
             tail: Tail::default(),
@@ -207,13 +210,15 @@ impl Recovery {
             (Ok(DiskDone::Done), Phase::Rewrite { at, bytes, .. }) => *at += bytes.take().map_or(0, |b| b.len() as u64),
             (Ok(DiskDone::Done), Phase::Sync(_)) => self.phase = Phase::SyncDir,
             (Ok(DiskDone::Done), Phase::SyncDir) => self.phase = Phase::Over,
-            // Bytes that cannot be read are damaged ones.
-            (Err(_), Phase::Vouch(_, scan) | Phase::Apply(_, scan)) => scan.feed_failed(),
-            // An error may pass. Whoever opened the store although it stays would use the ordinals of that segment again.
-            (Err(_), Phase::Header(_) | Phase::Headless(..)) if !self.is_second_try => {
+            // An error may pass. Bytes that it leaves unread count as damaged, and a header that it leaves unread refuses the
+            // opening: the ordinals of that segment would be used again.
+            (Err(_), Phase::Header(_) | Phase::Headless(..) | Phase::Vouch(..) | Phase::Apply(..))
+                if !self.is_second_try =>
+            {
                 self.is_second_try = true;
                 return;
             }
+            (Err(_), Phase::Vouch(_, scan) | Phase::Apply(_, scan)) => scan.feed_failed(),
             (Err(error), _) => self.refused = Some(OpenError::Disk { error, what: op.name(), file: op.file() }),
             (Ok(_), _) => {
                 let error = DiskError { kind: DiskErrorKind::Io, code: 0 };
@@ -415,6 +420,7 @@ impl Recovery {
             replay.report.add(Finding::new(previous.file, 0..previous.end, Damage::Missing));
         }
         replay.begin_segment(id, header.first_ordinal);
+        self.unfollowed = None;
         let (nonce, base, first_ordinal) = (header.nonce, header.base, header.first_ordinal);
         self.segments.push(SegmentInfo { file: id, nonce, base, first_ordinal, end: FRAMES_AT });
         Some(Phase::Apply(index, Scan::new(nonce, FRAMES_AT, len, remembered.map(|previous| previous.end))))
@@ -436,6 +442,7 @@ impl Recovery {
                     None => {
                         replay.frame(file, offset..end, &header, body);
                         segment.end = end;
+                        self.unfollowed = None;
                     }
                 },
                 ScanStep::Bad { from, to } if is_last && segment.base + from >= self.vouched => {
@@ -444,8 +451,18 @@ impl Recovery {
                 ScanStep::Bad { from, to } => {
                     replay.damaged(file, from..to);
                     segment.end = to;
+                    self.unfollowed = Some((file, from, to));
                 }
-                ScanStep::End(_) => break,
+                ScanStep::End(_) => {
+                    // What cannot be read may have been acknowledged.
+                    if scan.unreadable() > 0 && self.unfollowed.is_none() {
+                        self.unfollowed = self.cut.take().filter(|_| is_last);
+                        if let Some((file, from, to)) = self.unfollowed {
+                            replay.damaged(file, from..to);
+                        }
+                    }
+                    break;
+                }
             }
         }
         self.phase = self.begin(index + 1);
@@ -475,6 +492,9 @@ impl Recovery {
         let used = self.cut.map_or(segment.end, |(_, _, to)| to).next_multiple_of(BLOCK);
         if used < len {
             self.tail.trim = Some((id, len, used));
+        }
+        if let (Some((file, from, to)), Some(replay)) = (self.unfollowed, &mut self.replay) {
+            replay.pass_over(file, from..to);
         }
         if let (Some((file, from, to)), Some(replay)) = (self.cut, &mut self.replay) {
             replay.report.add(Finding::new(file, from..to, Damage::Cut));

@@ -91,7 +91,12 @@ impl Replay {
     /// so that no other ops get them.
     pub(super) fn lost(&mut self, file: FileId, len: u64) {
         self.report.add(Finding::new(file, 0..len, Damage::Header));
-        self.pass_to(file, 0, self.next_ordinal + len / SHORTEST_OP);
+        self.pass_over(file, 0..len);
+    }
+
+    /// Passes over as many ordinals as lost bytes may have held.
+    pub(super) fn pass_over(&mut self, file: FileId, range: Range<u64>) {
+        self.pass_to(file, range.start, self.next_ordinal + (range.end - range.start) / SHORTEST_OP);
     }
 
     /// Bytes that should be frames are none.
