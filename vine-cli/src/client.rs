@@ -54,6 +54,22 @@ pub(crate) enum ClientError {
     Broken { socket: PathBuf, why: String },
 }
 
+impl ClientError {
+    /// Whether no daemon has the log open: then a command may read it by itself.
+    pub(crate) fn leaves_the_log(&self) -> bool {
+        match self {
+            ClientError::NotRunning(_) => true,
+            ClientError::Refused { code, .. } => {
+                matches!(
+                    code.as_str(),
+                    "log_off" | "log_io" | "log_in_use" | "log_foreign" | "log_version" | "log_misplaced"
+                )
+            }
+            ClientError::Permission(_) | ClientError::Broken { .. } => false,
+        }
+    }
+}
+
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Failure {
         match &error {

@@ -245,12 +245,14 @@ pub(crate) struct Positions {
 }
 
 /// What an import did.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Imported {
     /// Records that are new: beginnings of logs, and commits.
     pub(crate) new: u64,
     /// Those that were here already.
     pub(crate) known: u64,
+    /// Those so far behind the end of their log that they were not compared with what is here. Nothing of them was taken.
+    pub(crate) uncompared: u64,
 }
 
 /// Why an archive was refused.

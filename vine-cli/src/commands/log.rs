@@ -183,9 +183,8 @@ fn tail(args: &TailArgs, config: Option<PathBuf>, format: Format) -> Outcome {
             }
             shown.end()
         }),
-        Err(error @ ClientError::NotRunning(_)) if args.follow => Err(not_running(error)),
-        Err(ClientError::NotRunning(_)) => tail_alone(args, config, format),
-        Err(error) => Err(error.into()),
+        Err(error) if error.leaves_the_log() && !args.follow => tail_alone(args, config, format),
+        Err(error) => Err(not_running(error)),
     }
 }
 

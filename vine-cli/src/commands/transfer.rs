@@ -17,7 +17,7 @@ use vine_store::Handle;
 use super::log::not_running;
 use super::{client, config_path, runtime};
 use crate::api::{ImportRefused, Imported, LogStatus, Progress, Verified, VerifyLine};
-use crate::client::{Client, ClientError, Stream};
+use crate::client::{Client, Stream};
 use crate::config::{self, Config};
 use crate::daemon::LEFT_OUT;
 use crate::files::{self, Existing};
@@ -85,7 +85,7 @@ pub(super) fn verify(config: Option<PathBuf>, format: Format) -> Outcome {
     let runtime = runtime()?;
     let verified = match runtime.block_on(asked.stream("/v1/log/verify", &())) {
         Ok(stream) => runtime.block_on(verify_there(stream))?,
-        Err(ClientError::NotRunning(_)) => verify_alone(config)?,
+        Err(error) if error.leaves_the_log() => verify_alone(config)?,
         Err(error) => return Err(error.into()),
     };
     match format {
@@ -171,7 +171,7 @@ impl Source {
         let asked = client(config.clone())?;
         match asked.stream("/v1/log/export", &()).await {
             Ok(stream) => Ok(Source::Daemon(stream)),
-            Err(ClientError::NotRunning(_)) => {
+            Err(error) if error.leaves_the_log() => {
                 let (config, identity) = config::load(&config_path(config)?)?;
                 let store = open_alone(&config, identity.peer_id())?;
                 let begun = Exporter::begin(store, &config.node.network_id).await;
@@ -279,8 +279,7 @@ pub(super) fn import(file: &Path, config: Option<PathBuf>, format: Format) -> Ou
     let runtime = runtime()?;
     // Before anything is read: without a daemon there is nothing to import into.
     let _: LogStatus = runtime.block_on(client.get("/v1/log")).map_err(not_running)?;
-    let mut import =
-        Import { client, runtime, place: file.display().to_string(), taken: Imported { new: 0, known: 0 } };
+    let mut import = Import { client, runtime, place: file.display().to_string(), taken: Imported::default() };
     let mut meter = Meter::new("imported");
     let summary = if file == Path::new(STANDARD) {
         import.place = "standard input".to_owned();
@@ -293,15 +292,18 @@ pub(super) fn import(file: &Path, config: Option<PathBuf>, format: Format) -> Ou
         import.run(&mut File::open(file).map_err(cannot)?, Some(total), &mut meter)?
     };
     drop(meter);
-    let Imported { new, known } = import.taken;
+    let Imported { new, known, uncompared } = import.taken;
     match format {
-        Format::Json => output::json(&ImportedDocument { new, known, commits: summary.commits, ops: summary.ops }),
+        Format::Json => {
+            output::json(&ImportedDocument { new, known, uncompared, commits: summary.commits, ops: summary.ops })
+        }
         Format::Text => output::line(format_args!(
-            "{}: {} of {}; new here: {}, known: {known}",
+            "{}: {} of {}; {} new here, {} known",
             import.place,
             output::count_of(summary.ops, "op"),
             output::count_of(summary.commits, "commit"),
             output::count_of(new, "record"),
+            known + uncompared,
         )),
     }
     Ok(())
@@ -313,6 +315,8 @@ struct ImportedDocument {
     /// Records (beginnings of logs, and commits) that are new here, and those that were here already.
     new: u64,
     known: u64,
+    /// Commits so far behind the end of their log that they were not compared with those that are here.
+    uncompared: u64,
     /// What the archive holds.
     commits: u64,
     ops: u64,
@@ -415,6 +419,7 @@ impl Import {
                 serde_json::from_slice(&answer).map_err(|error| Failure::failed("no_answer", error))?;
             self.taken.new += taken.new;
             self.taken.known += taken.known;
+            self.taken.uncompared += taken.uncompared;
             return Ok(());
         }
         let refused: ImportRefused = serde_json::from_slice(&answer)

@@ -37,14 +37,14 @@ impl Reading {
     }
 
     fn new(files: Files, lock: Option<Lock>, dir: &Path, owner: PeerId, options: Options) -> Reading {
-        let Options { network_id, members, segment_bytes, max_bytes, view_bytes, .. } = options;
+        let Options { network_id, members, segment_bytes, max_bytes, author_bytes, view_bytes, .. } = options;
         let config = StoreConfig {
             network_id,
             owner,
             members,
             segment_bytes,
             max_bytes,
-            author_bytes: max_bytes,
+            author_bytes,
             view_bytes,
             read_only: true,
             depth: Depth::Signatures,

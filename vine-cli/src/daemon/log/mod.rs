@@ -162,17 +162,11 @@ impl LogService {
     }
 
     /// Counts what is refused.
-    fn note<T>(&self, result: Result<T, Refusal>) -> Result<T, Refusal> {
-        match &result {
-            Ok(_) => {}
-            Err(refusal) => {
-                self.refusals.fetch_add(1, Ordering::Relaxed);
-                if refusal.status == StatusCode::INSUFFICIENT_STORAGE && !self.is_full.swap(true, Ordering::Relaxed) {
-                    tracing::warn!("log: {}", refusal.message);
-                }
-            }
+    fn count(&self, refusal: &Refusal) {
+        self.refusals.fetch_add(1, Ordering::Relaxed);
+        if refusal.status == StatusCode::INSUFFICIENT_STORAGE && !self.is_full.swap(true, Ordering::Relaxed) {
+            tracing::warn!("log: {}", refusal.message);
         }
-        result
     }
 
     /// A write was taken: there is room again.

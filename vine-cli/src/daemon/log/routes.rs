@@ -40,9 +40,9 @@ pub(in crate::daemon) fn method(path: &str) -> Option<Method> {
 pub(in crate::daemon) async fn answer(path: &str, body: Incoming, service: &Arc<LogService>) -> Response<Body> {
     match path {
         "/v1/log" => json(Ok(service.status().await)),
-        "/v1/log/append" => json(service.note(service.append(body).await)),
-        "/v1/kv/put" => json(service.note(service.put(body).await)),
-        "/v1/kv/delete" => json(service.note(service.delete(body).await)),
+        "/v1/log/append" => json(service.append(body).await.inspect_err(|refusal| service.count(refusal))),
+        "/v1/kv/put" => json(service.put(body).await.inspect_err(|refusal| service.count(refusal))),
+        "/v1/kv/delete" => json(service.delete(body).await.inspect_err(|refusal| service.count(refusal))),
         "/v1/kv/get" => json(service.get(body).await),
         "/v1/kv/list" => json(service.list(body).await),
         "/v1/log/import" => service.import(body).await,
@@ -109,13 +109,9 @@ impl LogService {
                 respond(StatusCode::OK, &imported)
             }
             Err((refusal, record)) => {
-                let refusal = self.note::<()>(Err(refusal)).err();
-                let (status, error) = refusal.map_or_else(Default::default, |refusal| {
-                    let error = ErrorDetail { code: refusal.code.to_owned(), message: refusal.message };
-                    (refusal.status, Some(error))
-                });
-                let error = error.unwrap_or(ErrorDetail { code: String::new(), message: String::new() });
-                respond(status, &ImportRefused { error, record })
+                self.count(&refusal);
+                let error = ErrorDetail { code: refusal.code.to_owned(), message: refusal.message };
+                respond(refusal.status, &ImportRefused { error, record })
             }
         }
     }
@@ -144,7 +140,8 @@ impl LogService {
             };
             (log::trouble(&error).into(), record)
         })?;
-        Ok(Imported { new: imported.new.into(), known: imported.known.into() })
+        let vine_store::Imported { new, known, uncompared } = imported;
+        Ok(Imported { new: new.into(), known: known.into(), uncompared: uncompared.into() })
     }
 }
 
