@@ -145,15 +145,15 @@ fn no_reply_leaves_before_the_sync_that_covers_it_returned() {
         assert!(named("fdatasync").any(|sync| covers(&sync)), "{op} was acknowledged before it was synced");
         // The segment that the descriptor stands for: descriptors are not used again, for all are kept.
         let made = named("openat").find(|call| call.result.trim() == file && call.args.contains(".seg")).unwrap();
-        let names = |sync: &&Call| {
-            sync.fd() == Some(dir_fd.trim()) && sync.began > made.ended && sync.ended < written.began
-        };
+        let names =
+            |sync: &&Call| sync.fd() == Some(dir_fd.trim()) && sync.began > made.ended && sync.ended < written.began;
         assert!(made.args.contains("O_CREAT"), "{made:?}");
         assert!(named("fsync").any(|sync| names(&sync)), "{op} relies on a name that was not synced");
         checked += 1;
     }
     assert_eq!(checked, 30 * THREADS);
-    let segments: BTreeSet<_> = named("openat").filter(|call| call.args.contains(".seg")).map(|call| &call.args).collect();
+    let segments: BTreeSet<_> =
+        named("openat").filter(|call| call.args.contains(".seg")).map(|call| &call.args).collect();
     assert!(segments.len() > 3, "several segments were begun: {segments:?}");
     // The store's directory was made, so its own name had to be synced as well.
     let parent = opened(format!("\"{}\", O_RDONLY", dir.path().display()));
@@ -173,7 +173,8 @@ fn inject(call: &str, error: &str) {
         }
         let output = strace(&store, &log, 8, &args);
         let stdout = String::from_utf8(output.stdout).unwrap();
-        let case = format!("{call} number {when} fails with {error}: {stdout}{}", String::from_utf8_lossy(&output.stderr));
+        let case =
+            format!("{call} number {when} fails with {error}: {stdout}{}", String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success() && !stdout.contains("panicked"), "{case}");
         let acked: Vec<&str> = lines(&stdout, "acked").collect();
         let errors: Vec<&str> = lines(&stdout, "error").collect();
@@ -250,7 +251,12 @@ fn without_fallocate() {
 fn interrupted_calls_are_made_again() {
     let dir = tempfile::tempdir().unwrap();
     let (store, log) = (dir.path().join("store"), dir.path().join("trace"));
-    let args = ["-e", "trace=fallocate,pwrite64,fdatasync,fsync", "-e", "inject=fallocate,pwrite64,fdatasync,fsync:error=EINTR:when=1+2"];
+    let args = [
+        "-e",
+        "trace=fallocate,pwrite64,fdatasync,fsync",
+        "-e",
+        "inject=fallocate,pwrite64,fdatasync,fsync:error=EINTR:when=1+2",
+    ];
     let output = strace(&store, &log, 8, &args.map(String::from));
     let stdout = String::from_utf8(output.stdout).unwrap();
     let acked: Vec<&str> = lines(&stdout, "acked").collect();

@@ -306,6 +306,40 @@ impl std::fmt::Display for Format {
 mod tests {
     use clap::CommandFactory as _;
 
+    use super::{Cli, Command, KvCommand, LogCommand};
+    use clap::Parser as _;
+
+    fn parse(arguments: &[&str]) -> Result<Command, String> {
+        let line = ["vine"].iter().chain(arguments);
+        Cli::try_parse_from(line).map(|cli| cli.command).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn arguments_of_the_log() {
+        let Ok(Command::Log(LogCommand::Tail(args))) = parse(&["log", "tail"]) else { panic!("it has defaults") };
+        assert_eq!((args.from, args.follow), (0, false));
+        let Ok(Command::Log(LogCommand::Append(args))) = parse(&["log", "append", "--", "-x"]) else {
+            panic!("a text")
+        };
+        assert_eq!((args.text, args.lines), (Some("-x".into()), false));
+        assert!(parse(&["log", "append", "text", "--lines"]).unwrap_err().contains("cannot be used with"));
+        assert!(parse(&["log", "tail", "--from", "-1"]).is_err());
+        assert!(parse(&["log", "export"]).unwrap_err().contains("<FILE>"));
+        let Ok(Command::Kv(KvCommand::List { prefix, hex })) = parse(&["kv", "list"]) else { panic!("all keys") };
+        assert_eq!((prefix, hex), ("".into(), false));
+        assert!(parse(&["kv", "put"]).unwrap_err().contains("<KEY>"));
+    }
+
+    #[test]
+    fn completions_know_the_log() {
+        let mut script = Vec::new();
+        clap_complete::generate(clap_complete::Shell::Bash, &mut Cli::command(), "vine", &mut script);
+        let script = String::from_utf8(script).unwrap();
+        for command in ["vine__log__append", "vine__log__verify", "vine__kv__watch", "--follow"] {
+            assert!(script.contains(command), "{command}");
+        }
+    }
+
     #[test]
     fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();

@@ -96,7 +96,9 @@ fn write_lines(mut child: Child, who: &str) -> Vec<Acknowledged> {
     feeder.join().unwrap();
     let mut texts = (0..).map(|number| format!("{who} {number}"));
     let lines = String::from_utf8(output.stdout).unwrap();
-    lines.lines().flat_map(|line| acknowledged(line, texts.by_ref())).collect()
+    // The last one says that the daemon is gone.
+    let positions = lines.lines().take_while(|line| line.starts_with("{\"log\":"));
+    positions.flat_map(|line| acknowledged(line, texts.by_ref())).collect()
 }
 
 /// One life of the daemon. Returns what was acknowledged in it.

@@ -285,13 +285,14 @@ fn a_log_that_cannot_be_opened_keeps_no_peer_away() {
     let identity = node.dir().join("identity").to_string_lossy().into_owned();
     done(&node, &["identity", "init", "--force", "--path", &identity]);
     start(&mut node);
-    let words = ["is that of", node.peer_id(), "identity_path"];
+    let owner = node.peer_id().to_owned();
+    let words = ["is that of", &owner, "identity_path"];
     for args in [&["log", "append", "x"][..], &["kv", "get", "x"], &["log", "tail"], &["log", "verify"]] {
         fails(&node, args, &words);
     }
     let status = json(&node, &["status"]);
     assert_eq!((&status["phase"], &status["log"]["state"]), (&"running".into(), &"failed".into()));
-    assert!(status["log"]["error"].as_str().unwrap().contains(node.peer_id()));
+    assert!(status["log"]["error"].as_str().unwrap().contains(&owner));
     assert_eq!(node.stop(), Some(0));
     fails(&node, &["log", "tail"], &words);
 }
@@ -299,7 +300,7 @@ fn a_log_that_cannot_be_opened_keeps_no_peer_away() {
 #[test]
 fn a_full_disk_refuses_writes_until_there_is_room() {
     let Some(lab) = Lab::open("a_full_disk_refuses_writes_until_there_is_room") else { return };
-    let mut node = node(&lab, "a", 1);
+    let node = node(&lab, "a", 1);
     let dir = node.dir().join("log");
     fs::create_dir(&dir).unwrap();
     let config = fs::read_to_string(node.config()).unwrap();
@@ -335,4 +336,26 @@ fn a_full_disk_refuses_writes_until_there_is_room() {
     assert_eq!(json(&node, &["status"])["log"]["state"], "open");
     assert_eq!(lines(&node, &["log", "tail"]).len() as u64, ops + 1);
     daemon.kill();
+}
+
+#[test]
+fn what_the_readme_says_of_the_log() {
+    let Some(lab) = Lab::open("what_the_readme_says_of_the_log") else { return };
+    let mut node = node(&lab, "a", 1);
+    start(&mut node);
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+    let section = readme.split("## Write something down").nth(1).expect("the section is there");
+    let commands = section.split("```").nth(1).and_then(|block| block.strip_prefix("sh\n")).expect("it has commands");
+    let script = format!(
+        "set -eu\ncd '{dir}'\nsudo() {{ \"$@\"; }}\nvine() {{ '{vine}' \"$@\" -c '{config}'; }}\n{commands}",
+        dir = node.host().dir().display(),
+        vine = vine_binary().display(),
+        config = node.config().display()
+    );
+    let played = node.host().run("sh", &["-c", &script]);
+    assert!(played.ok(), "{played:?}");
+    for words in ["ordinal 0, seq 0 of log ", "\nclosed", "a  put door = closed\n", "the log is whole: 1002 ops"] {
+        assert!(played.stdout.contains(words), "{words:?} is missing in: {}", played.stdout);
+    }
+    assert!(lab_file(&node, "backup.vinelog").exists());
 }

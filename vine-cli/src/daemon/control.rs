@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixListener;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::log;
@@ -29,9 +30,21 @@ const MAX_CONNECTIONS: usize = 96;
 /// How long a client may take to say what it wants: the head of its request, and again the body.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Serves the socket until the task is dropped.
-pub(super) async fn serve(listener: UnixListener, service: Arc<Service>) {
+/// How long the answers that are on their way when the daemon ends may take to leave.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// Serves the socket until `end`, and then lets the answers leave that are on their way.
+pub(super) async fn serve(listener: UnixListener, service: Arc<Service>, end: oneshot::Receiver<()>) {
     let mut connections = JoinSet::new();
+    tokio::select! {
+        () = accept(&listener, &service, &mut connections) => {}
+        _ = end => {}
+    }
+    let left = async { while connections.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(LAST_WORDS, left).await;
+}
+
+async fn accept(listener: &UnixListener, service: &Arc<Service>, connections: &mut JoinSet<()>) {
     loop {
         while connections.len() >= MAX_CONNECTIONS {
             connections.join_next().await;
@@ -46,7 +59,7 @@ pub(super) async fn serve(listener: UnixListener, service: Arc<Service>) {
                 continue;
             }
         };
-        let service = Arc::clone(&service);
+        let service = Arc::clone(service);
         connections.spawn(async move {
             let answer = service_fn(|request| answer(request, &service));
             let connection = hyper::server::conn::http1::Builder::new()

@@ -25,6 +25,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::oneshot;
 use vine_core::{Event, Identity};
 use vine_tokio::{BindError, Engine, EngineHandle, NetworkError, StartError, TunError};
 
@@ -121,7 +122,8 @@ async fn serve(config: Config, identity: Identity, socket: &ControlSocket, log: 
     let (events, news) = (engine.events(), engine.events());
     let log_service = LogService::start(&config, author);
     let service = Arc::new(Service::new(config, last_known, peer_id, engine.clone(), log_service));
-    let control = tokio::spawn(control::serve(listener, Arc::clone(&service)));
+    let (end, ended) = oneshot::channel();
+    let control = tokio::spawn(control::serve(listener, Arc::clone(&service), ended));
     let reporter = tokio::spawn(log_events(events, Arc::clone(&service)));
     let rememberer = tokio::spawn(keep_remembering(news, Arc::clone(&service)));
     if let Some(log) = &log {
@@ -136,7 +138,8 @@ async fn serve(config: Config, identity: Identity, socket: &ControlSocket, log: 
     engine.shutdown().await;
     // While the control socket still answers: what waits for the disk hears that it is there.
     service.log.close().await;
-    control.abort();
+    let _ = end.send(());
+    let _ = control.await;
     reporter.abort();
     tracing::info!("vine is down");
     result
