@@ -63,7 +63,7 @@ impl Options {
         }
     }
 
-    fn config(self, owner: PeerId, read_only: bool) -> StoreConfig {
+    pub(crate) fn config(self, owner: PeerId, read_only: bool) -> StoreConfig {
         let Options { network_id, mut members, segment_bytes, max_bytes, author_bytes, view_bytes, depth, .. } = self;
         if !members.contains(&owner) {
             members.push(owner);

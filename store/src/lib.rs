@@ -10,6 +10,7 @@ mod reply;
 mod request;
 mod subscription;
 mod tickets;
+mod verification;
 mod worker;
 
 pub use crate::error::{OpenError, StoreError};
@@ -19,3 +20,4 @@ pub use crate::inbox::Pending;
 pub use crate::lock::{Lock, LockError};
 pub use crate::request::Batch;
 pub use crate::subscription::{Change, Item, Subscription, Watch, Watched};
+pub use crate::verification::Verification;

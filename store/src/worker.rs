@@ -168,6 +168,7 @@ impl Worker {
                     let result = self.perform(&op);
                     self.store.handle_disk(self.now(), token, result);
                 }
+                Effect::Hash(token, commit) => self.store.handle_hashed(token, commit.verify_ops().is_ok()),
                 Effect::Sign(token, draft) => {
                     // A store that is only read asks for none.
                     let Some(identity) = &self.identity else { continue };

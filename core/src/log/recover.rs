@@ -16,6 +16,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
+use super::commit::Commit;
 use super::disk::{DiskDone, DiskError, DiskErrorKind, DiskOp, DiskResult, FileId, READ_MAX};
 use super::replay::Replay;
 use super::report::{Damage, Finding, OpenError};
@@ -25,6 +26,9 @@ use super::writer::Tail;
 
 /// Files are cut to a multiple of this: a block of the file system.
 const BLOCK: u64 = 4096;
+
+/// Bytes of commits that may wait for their hashes before reading stops.
+const MAX_HASHING: u64 = 8 * 1024 * 1024;
 
 /// A segment that can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +61,10 @@ pub struct Recovered {
 pub enum RecoverStep {
     /// An operation, whose result it takes before it goes on.
     Disk(DiskOp),
-    /// Nothing until the result of the last operation is there.
+    /// [`Commit::verify_ops`](super::commit::Commit::verify_ops), on any thread; what comes of it goes to
+    /// [`Recovery::hashed`].
+    Hash(u64, Commit),
+    /// Nothing until the result of the last operation, or of a hash, is there.
     Wait,
     /// It is over.
     Done(Box<Recovered>),
@@ -178,21 +185,35 @@ impl Recovery {
                 self.phase = Phase::Over;
                 return RecoverStep::Refused(error);
             }
+            if let Some((number, commit)) = self.replay.as_mut().and_then(Replay::hash_job) {
+                return RecoverStep::Hash(number, commit);
+            }
+            let hashing = self.replay.as_ref().map_or(0, Replay::hashing_bytes);
+            let is_over = matches!(self.phase, Phase::Over);
+            if hashing > MAX_HASHING || (hashing > 0 && is_over) {
+                return RecoverStep::Wait;
+            }
+            if is_over {
+                return self.done();
+            }
             if let Some(op) = self.advance() {
                 self.waiting = Some(op.clone());
                 return RecoverStep::Disk(op);
             }
-            if matches!(self.phase, Phase::Over) {
-                let tail = core::mem::take(&mut self.tail);
-                let segments = core::mem::take(&mut self.segments);
-                return match self.replay.take() {
-                    Some(mut replay) => {
-                        replay.finish();
-                        RecoverStep::Done(Box::new(Recovered { replay, segments, tail }))
-                    }
-                    None => RecoverStep::Wait,
-                };
-            }
+        }
+    }
+
+    fn done(&mut self) -> RecoverStep {
+        let Some(mut replay) = self.replay.take() else { return RecoverStep::Wait };
+        replay.finish();
+        let (segments, tail) = (core::mem::take(&mut self.segments), core::mem::take(&mut self.tail));
+        RecoverStep::Done(Box::new(Recovered { replay, segments, tail }))
+    }
+
+    /// Takes what the hash of a commit was found to be.
+    pub fn hashed(&mut self, number: u64, is_good: bool) {
+        if let Some(replay) = &mut self.replay {
+            replay.hashed(number, is_good);
         }
     }
 

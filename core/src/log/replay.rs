@@ -1,6 +1,6 @@
 //! Builds the state of a store from its frames, in the order in which they were written.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use core::ops::Range;
 
 use bytes::Bytes;
@@ -24,6 +24,9 @@ pub enum Depth {
     Checksums,
     /// Its hash and signature too.
     Signatures,
+    /// As [`Depth::Signatures`], the hashes being computed by the driver ([`Effect::Hash`](super::store::Effect::Hash)), on
+    /// as many threads as it likes.
+    HashJobs,
 }
 
 /// The state of a store, as far as it was read.
@@ -47,6 +50,13 @@ pub struct Replay {
     pub last_log: Option<LogId>,
     owner: PeerId,
     depth: Depth,
+    /// Commits whose hashes are to be computed, and where they lie.
+    unhashed: VecDeque<(FileId, Range<u64>, Commit)>,
+    /// Those that are being computed.
+    hashing: BTreeMap<u64, (FileId, Range<u64>)>,
+    /// Bytes of both.
+    hashing_bytes: u64,
+    next_hash: u64,
     /// The last commit of each log, whose signature stands for those before it.
     unverified: BTreeMap<LogId, (FileId, Range<u64>, Commit)>,
 }
@@ -65,6 +75,10 @@ impl Replay {
             last_log: None,
             owner,
             depth,
+            unhashed: VecDeque::new(),
+            hashing: BTreeMap::new(),
+            hashing_bytes: 0,
+            next_hash: 0,
             unverified: BTreeMap::new(),
         }
     }
@@ -138,8 +152,13 @@ impl Replay {
         self.next_ordinal += u64::from(header.count);
         self.report.commits += 1;
         self.report.ops += u64::from(header.count);
-        if self.depth == Depth::Signatures && commit.verify_ops().is_err() {
-            self.inconsistent(file, range.clone(), "the ops of a commit do not have the hash that its header gives");
+        match self.depth {
+            Depth::Checksums => {}
+            Depth::Signatures => self.is_hashed(file, range.clone(), commit.verify_ops().is_ok()),
+            Depth::HashJobs => {
+                self.hashing_bytes += range.end - range.start;
+                self.unhashed.push_back((file, range.clone(), commit.clone()));
+            }
         }
         let before = self.chains.tip(&header.log);
         match self.chains.extend(&commit) {
@@ -172,8 +191,35 @@ impl Replay {
             self.last_stamp = self.last_stamp.max(header.hlc);
         }
         self.apply(&commit);
-        if self.depth == Depth::Signatures {
+        if self.depth != Depth::Checksums {
             self.unverified.insert(header.log, (file, range, commit));
+        }
+    }
+
+    /// A commit whose hash is to be computed, under a number for [`Replay::hashed`].
+    pub(super) fn hash_job(&mut self) -> Option<(u64, Commit)> {
+        let (file, range, commit) = self.unhashed.pop_front()?;
+        let number = self.next_hash;
+        self.next_hash += 1;
+        self.hashing.insert(number, (file, range));
+        Some((number, commit))
+    }
+
+    /// Takes what a hash was found to be.
+    pub(super) fn hashed(&mut self, number: u64, is_good: bool) {
+        let Some((file, range)) = self.hashing.remove(&number) else { return };
+        self.hashing_bytes -= range.end - range.start;
+        self.is_hashed(file, range, is_good);
+    }
+
+    /// Bytes of commits whose hashes are not known yet.
+    pub(super) fn hashing_bytes(&self) -> u64 {
+        self.hashing_bytes
+    }
+
+    fn is_hashed(&mut self, file: FileId, range: Range<u64>, is_good: bool) {
+        if !is_good {
+            self.inconsistent(file, range, "the ops of a commit do not have the hash that its header gives");
         }
     }
 

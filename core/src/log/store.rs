@@ -74,6 +74,9 @@ pub enum Effect {
     Disk(Token, DiskOp),
     /// [`Draft::sign`] with the owner's identity, on any thread; the commit goes to [`Store::handle_signed`].
     Sign(Token, Draft),
+    /// [`Commit::verify_ops`], on any thread; what comes of it goes to [`Store::handle_hashed`]. Only with
+    /// [`Depth::HashJobs`]. Other effects may be polled and carried out meanwhile.
+    Hash(Token, Commit),
 }
 
 /// What happened.
@@ -269,15 +272,18 @@ impl Store {
         if self.awaited.is_some() {
             return None;
         }
-        let op = match &mut self.state {
-            State::Recovering(_) => self.recover()?,
-            State::Open(_) => self.read_on()?,
-            State::Over => return None,
-        };
+        match &mut self.state {
+            State::Recovering(_) => self.recover(),
+            State::Open(_) => self.read_on().map(|op| self.disk_effect(op)),
+            State::Over => None,
+        }
+    }
+
+    fn disk_effect(&mut self, op: DiskOp) -> Effect {
         let token = Token(READING | self.next_token);
         self.next_token += 1;
         self.awaited = Some(token);
-        Some(Effect::Disk(token, op))
+        Effect::Disk(token, op)
     }
 
     /// What happened, oldest first.
@@ -307,6 +313,13 @@ impl Store {
             committer.note_segments(&mut open.segments);
         }
         self.is_closed();
+    }
+
+    /// Takes what [`Commit::verify_ops`] said of the commit of an [`Effect::Hash`].
+    pub fn handle_hashed(&mut self, token: Token, is_good: bool) {
+        if let State::Recovering(recovery) = &mut self.state {
+            recovery.hashed(token.0, is_good);
+        }
     }
 
     /// Takes a signed commit.
@@ -468,10 +481,11 @@ impl Store {
         }
     }
 
-    fn recover(&mut self) -> Option<DiskOp> {
+    fn recover(&mut self) -> Option<Effect> {
         let State::Recovering(recovery) = &mut self.state else { return None };
         match recovery.poll() {
-            RecoverStep::Disk(op) => return Some(op),
+            RecoverStep::Disk(op) => return Some(self.disk_effect(op)),
+            RecoverStep::Hash(number, commit) => return Some(Effect::Hash(Token(number), commit)),
             RecoverStep::Wait => {}
             RecoverStep::Refused(error) => {
                 self.state = State::Over;

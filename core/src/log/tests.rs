@@ -10,7 +10,7 @@ use super::commit::{Draft, Genesis, Record};
 use super::disk::{DiskDone, DiskError, DiskErrorKind, DiskOp, DiskResult, FileId};
 use super::reader::{Cursor, Delivered};
 use super::replay::Depth;
-use super::report::{Damage, OpenError};
+use super::report::{Damage, Finding, OpenError};
 use super::store::{AppendError, Effect, Store, StoreConfig, StoreEvent, Ticket};
 use super::writer::{NoRoom, QUIET};
 use super::{Hlc, Op, Ops, Refusal};
@@ -107,6 +107,7 @@ impl Machine {
                     let result = self.disk.run(op);
                     self.store.handle_disk(self.now, token, result);
                 }
+                Effect::Hash(token, commit) => self.store.handle_hashed(token, commit.verify_ops().is_ok()),
                 Effect::Sign(token, draft) => self.store.handle_signed(self.now, token, draft.sign(&identity())),
             }
         }
@@ -306,6 +307,43 @@ fn an_import_is_all_or_nothing_and_known_the_second_time() {
     assert_eq!(target.texts(), source.texts());
     let again = Machine::opened(target.close(), 3);
     assert_eq!(again.store.state_hash(), source.store.state_hash());
+}
+
+#[test]
+fn hashes_computed_elsewhere_find_what_hashes_computed_here_find() {
+    let mut machine = Machine::opened(Disk::default(), 1);
+    for n in 0..30 {
+        machine.append(&alloc::format!("op {n}")).unwrap();
+    }
+    let disk = machine.close();
+    let report = |depth| {
+        let mut machine = Machine::open_with(disk.clone(), 2, StoreConfig { depth, read_only: true, ..config() });
+        assert!(matches!(machine.run()[..], [StoreEvent::Opened]));
+        machine.store.report().unwrap().clone()
+    };
+    assert_eq!(report(Depth::HashJobs), report(Depth::Signatures));
+    assert_eq!(report(Depth::Checksums).ops, 30);
+    // A driver that answers none of them never sees the store opened.
+    let config = StoreConfig { depth: Depth::HashJobs, read_only: true, ..config() };
+    let mut machine = Machine::open_with(disk.clone(), 2, config);
+    let mut jobs = Vec::new();
+    while let Some(effect) = machine.store.poll_effect() {
+        match effect {
+            Effect::Disk(token, op) => {
+                let result = machine.disk.run(op);
+                machine.store.handle_disk(machine.now, token, result);
+            }
+            Effect::Hash(token, _) => jobs.push(token),
+            Effect::Sign(..) => panic!("nothing is written"),
+        }
+    }
+    assert!(machine.store.poll_event().is_none());
+    assert_eq!(jobs.len(), 30);
+    jobs.into_iter().for_each(|token| machine.store.handle_hashed(token, token.0 != 7));
+    assert!(machine.store.poll_effect().is_none());
+    assert!(matches!(machine.store.poll_event(), Some(StoreEvent::Opened)));
+    let findings = &machine.store.report().unwrap().findings;
+    assert!(matches!(findings[..], [Finding { damage: Damage::Inconsistent(_), .. }]), "{findings:?}");
 }
 
 #[test]
