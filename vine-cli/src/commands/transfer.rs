@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 use vine_core::log::archive::{ArchiveReader, ArchiveWriter, Item, Summary};
 use vine_core::log::store::MAX_IMPORT;
 use vine_core::{NetworkId, PeerId};
-use vine_store::Handle;
+use vine_store::{Handle, Verification};
 
 use super::log::not_running;
 use super::{client, config_path, runtime};
@@ -21,7 +21,7 @@ use crate::client::{Client, Stream};
 use crate::config::{self, Config};
 use crate::daemon::LEFT_OUT;
 use crate::files::{self, Existing};
-use crate::log::{self, Exporter, LeftOut, Reading};
+use crate::log::{self, Exporter, LeftOut};
 use crate::output::{self, Failure, Format, Outcome};
 
 /// Bytes of records that one request takes to the daemon, about; a record may have a mebibyte.
@@ -122,8 +122,8 @@ fn verify_alone(config: Option<PathBuf>) -> Outcome<Verified> {
     let dir = there(&config)?;
     let failed = |error| Failure::from(log::cannot_open(&dir, &error));
     let mut meter = Meter::new("read");
-    let mut reading = Reading::alone(&dir, identity.peer_id(), log::options(&config)).map_err(failed)?;
-    let report = reading.run(|Progress { bytes, total }| {
+    let mut reading = Verification::alone(&dir, identity.peer_id(), log::options(&config)).map_err(failed)?;
+    let report = reading.run(|bytes, total| {
         meter.at(bytes, Some(total));
         true
     });

@@ -16,7 +16,7 @@ use crate::config::Config;
 pub(crate) use error::{Trouble, cannot_open, stopped, trouble};
 pub(crate) use export::{Exporter, LeftOut};
 pub(crate) use item::{damaged, finding, op, position};
-pub(crate) use verify::{Reading, keep_what_stays, verified};
+pub(crate) use verify::{keep_what_stays, verified};
 
 /// Name of the log's directory in the state directory.
 const DIRECTORY: &str = "log";

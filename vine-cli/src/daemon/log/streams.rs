@@ -12,17 +12,19 @@ use hyper::{Response, StatusCode};
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use vine_core::log::report::Report;
-use vine_store::{Handle, Item, StoreError, Subscription, Watch, Watched};
+use vine_store::{Handle, Item, StoreError, Subscription, Verification, Watch, Watched};
 
 use super::super::control::{Body, MAX_BODY, boxed, read, refuse};
 use super::super::service::Refusal;
 use super::routes::line;
 use super::{LogService, MAX_STREAMS};
-use crate::api::{Blob, Change, ErrorDetail, TailLine, TailRequest, VerifyLine, WatchLine, WatchRequest};
-use crate::log::{self, Exporter, Names, Reading, Trouble};
+use crate::api::{Blob, Change, ErrorDetail, Progress, TailLine, TailRequest, VerifyLine, WatchLine, WatchRequest};
+use crate::log::{self, Exporter, Names, Trouble};
 
 /// Bytes that are gathered into one piece, about.
 const PIECE: usize = 64 * 1024;
+/// A verification says how far it is after so many bytes.
+const SAID_EVERY: u64 = 64 << 20;
 /// The trailer that says what an export had to leave out.
 pub(crate) const LEFT_OUT: &str = "vine-left-out";
 
@@ -124,14 +126,15 @@ impl LogService {
         let read = || -> Result<Option<Report>, Trouble> {
             let failed = |error| log::cannot_open(&self.dir, &error);
             let mut said = 0;
-            let progress = |progress: crate::api::Progress| {
-                if progress.bytes >= said + (64 << 20) {
-                    said = progress.bytes;
-                    let _ = lines.try_send(VerifyLine::Progress(progress));
+            let progress = |bytes, total| {
+                if bytes >= said + SAID_EVERY {
+                    said = bytes;
+                    let _ = lines.try_send(VerifyLine::Progress(Progress { bytes, total }));
                 }
                 !lines.is_closed()
             };
-            Reading::beside(&self.dir, self.owner, self.options.clone()).map_err(failed)?.run(progress).map_err(failed)
+            let reading = Verification::beside(&self.dir, self.owner, self.options.clone());
+            reading.map_err(failed)?.run(progress).map_err(failed)
         };
         let Some(mut report) = read()? else { return Ok(None) };
         if !report.findings.is_empty() || report.unlisted > 0 {
