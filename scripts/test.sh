@@ -29,6 +29,7 @@ need taskset util-linux
 need setpriv util-linux
 need chrt util-linux
 need perl perl-base
+need strace strace
 if [ ${#packages[@]} -gt 0 ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "test.sh: installing ${packages[*]}"

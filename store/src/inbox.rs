@@ -186,12 +186,12 @@ impl<T> Future for Pending<T> {
     type Output = Result<T, StoreError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(Unsent { inbox, request, waits }) = self.unsent.take() {
-            if let Err(Full(request, round)) = inbox.push(request, Some(cx.waker()), waits.as_ref()) {
-                let waits = Some((round, cx.waker().clone()));
-                self.unsent = Some(Unsent { inbox, request, waits });
-                return Poll::Pending;
-            }
+        if let Some(Unsent { inbox, request, waits }) = self.unsent.take()
+            && let Err(Full(request, round)) = inbox.push(request, Some(cx.waker()), waits.as_ref())
+        {
+            let waits = Some((round, cx.waker().clone()));
+            self.unsent = Some(Unsent { inbox, request, waits });
+            return Poll::Pending;
         }
         Pin::new(&mut self.answer).poll(cx)
     }

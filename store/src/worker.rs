@@ -33,7 +33,8 @@ pub(crate) struct Worker {
     store: Store,
     files: Files,
     identity: Option<Arc<Identity>>,
-    _lock: Option<Lock>,
+    /// Held for as long as this lives; by a reader until it has listed the files.
+    lock: Option<Lock>,
     /// Where the time axis of the store begins.
     origin: Clock,
     writers: Tickets<Writer>,
@@ -108,7 +109,7 @@ impl Worker {
             store,
             files,
             identity,
-            _lock: lock,
+            lock,
             origin,
             writers: Tickets::default(),
             readers: Tickets::default(),
@@ -183,7 +184,11 @@ impl Worker {
 
     fn perform(&mut self, op: &DiskOp) -> DiskResult {
         if !matches!(op, DiskOp::Sync { .. }) {
-            return self.files.perform(op);
+            let result = self.files.perform(op);
+            if matches!(op, DiskOp::List) && self.identity.is_none() {
+                self.lock = None;
+            }
+            return result;
         }
         let began = Clock::now();
         let result = self.files.perform(op);

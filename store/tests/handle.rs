@@ -1,20 +1,13 @@
 //! The handle and its thread, on real files.
 #![allow(clippy::unwrap_used, reason = "the whole file is a test")]
 
-use std::sync::Arc;
+mod common;
+
 use std::thread;
 
 use bytes::Bytes;
-use vine_core::{Identity, NetworkId};
-use vine_store::{Handle, Item, Options, StoreError};
-
-fn options() -> Options {
-    Options { reserve: Some(0), ..Options::new(NetworkId::new("test").unwrap()) }
-}
-
-fn identity() -> Arc<Identity> {
-    Arc::new(Identity::from_seed([7; 32]))
-}
+use common::{identity, options};
+use vine_store::{Handle, Item, StoreError};
 
 #[test]
 fn a_follower_gets_every_op_once_and_in_order() {

@@ -489,6 +489,10 @@ impl Committer {
         let tickets = of_batch.chain(signing).chain(queued).chain(imports);
         out.events.extend(tickets.map(|ticket| StoreEvent::Failed { ticket, error }));
         self.queued_bytes = 0;
+        if self.closing {
+            self.closed = true;
+            out.events.push_back(StoreEvent::Closed);
+        }
     }
 
     fn fail_queue(&mut self, error: AppendError, view: &mut View, out: &mut Outbox) {

@@ -388,7 +388,8 @@ impl Store {
 
     /// Finishes what waits, says on the disk that all is durable, and ends with [`StoreEvent::Closed`].
     pub fn close(&mut self, now: Instant) {
-        if self.committer().is_none() {
+        // One that stopped has nothing to finish, and may not write.
+        if self.committer().is_none_or(|committer| committer.stopped().is_some()) {
             self.state = State::Over;
             self.out.events.push_back(StoreEvent::Closed);
             return;

@@ -265,6 +265,25 @@ fn a_failed_sync_stops_the_store_and_is_never_an_acknowledgement() {
 }
 
 #[test]
+fn a_store_that_stopped_can_be_closed() {
+    let is_closed = |event: &StoreEvent| matches!(event, StoreEvent::Closed);
+    let mut machine = Machine::opened(Disk::default(), 1);
+    machine.append("first").unwrap();
+    machine.disk.fail_sync = true;
+    machine.append("second").unwrap_err();
+    machine.store.close(machine.now);
+    assert!(machine.run().iter().any(is_closed));
+
+    // The disk fails as it is closed.
+    let mut machine = Machine::opened(Disk::default(), 1);
+    machine.append("first").unwrap();
+    machine.disk.fail_sync = true;
+    machine.store.append(machine.now, Ticket(9), vec![Bytes::from_static(b"second")]).unwrap();
+    machine.store.close(machine.now);
+    assert!(machine.run().iter().any(is_closed));
+}
+
+#[test]
 fn a_full_disk_refuses_and_recovers() {
     let mut machine = Machine::opened(Disk { space: Some(20_000), ..Disk::default() }, 1);
     let text = "x".repeat(1000);

@@ -111,7 +111,7 @@ fn report(args: &Args, rounds: &[Round], signing: &[[writes::Run; 3]], scan: &sc
         ("verify to reading, pages dropped", scan.ratio(|round| round.verify_cold / round.read_cold)),
     ];
     let shares = [
-        ("share of signing and hashing, one writer", share(1 - 1, |run| run.sign_share)),
+        ("share of signing and hashing, one writer", share(0, |run| run.sign_share)),
         ("share of signing and hashing, 64 tasks", share(1, |run| run.sign_share)),
         ("share of fdatasync, one writer", share(0, |run| run.sync_share)),
         ("share of fdatasync, 64 tasks", share(1, |run| run.sync_share)),

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use crate::{OP, Result};
 
 /// SQLite with a write-ahead log that is synced at every transaction.
-pub fn sqlite(path: &Path, batch: usize, time: Duration) -> Result<f64> {
+pub(crate) fn sqlite(path: &Path, batch: usize, time: Duration) -> Result<f64> {
     let mut db = Connection::open(path)?;
     db.pragma_update(None, "journal_mode", "WAL")?;
     db.pragma_update(None, "synchronous", "FULL")?;
@@ -28,7 +28,7 @@ pub fn sqlite(path: &Path, batch: usize, time: Duration) -> Result<f64> {
 }
 
 /// redb with its strongest durability.
-pub fn redb(path: &Path, batch: usize, time: Duration) -> Result<f64> {
+pub(crate) fn redb(path: &Path, batch: usize, time: Duration) -> Result<f64> {
     const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
     let db = redb::Database::create(path)?;
     let op = vec![1_u8; OP];

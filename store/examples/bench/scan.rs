@@ -14,23 +14,23 @@ use crate::{OP, Result, median};
 
 /// MB/s of one round.
 #[derive(Clone, Copy)]
-pub struct Round {
-    pub read_cold: f64,
-    pub recovery_cold: f64,
-    pub verify_cold: f64,
-    pub read_cached: f64,
-    pub recovery_cached: f64,
-    pub verify_cached: f64,
+pub(crate) struct Round {
+    pub(crate) read_cold: f64,
+    pub(crate) recovery_cold: f64,
+    pub(crate) verify_cold: f64,
+    pub(crate) read_cached: f64,
+    pub(crate) recovery_cached: f64,
+    pub(crate) verify_cached: f64,
 }
 
-pub struct Rates(Vec<Round>);
+pub(crate) struct Rates(Vec<Round>);
 
 impl Rates {
-    pub fn ratio(&self, of: fn(&Round) -> f64) -> f64 {
+    pub(crate) fn ratio(&self, of: fn(&Round) -> f64) -> f64 {
         median(self.0.iter().map(of))
     }
 
-    pub fn named(&self) -> [(&'static str, f64); 6] {
+    pub(crate) fn named(&self) -> [(&'static str, f64); 6] {
         [
             ("reading the files, pages dropped", self.ratio(|round| round.read_cold)),
             ("recovery, pages dropped", self.ratio(|round| round.recovery_cold)),
@@ -42,7 +42,7 @@ impl Rates {
     }
 }
 
-pub fn measure(dir: &Path, mib: usize, rounds: usize) -> Result<Rates> {
+pub(crate) fn measure(dir: &Path, mib: usize, rounds: usize) -> Result<Rates> {
     let store = Handle::open(dir, identity(), options()?)?;
     let ops = vec![Bytes::from(vec![1; OP]); 1024];
     for _ in 0..mib * 4 {

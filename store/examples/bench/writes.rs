@@ -14,22 +14,22 @@ use crate::{OP, Result};
 
 /// What one run of the store gave.
 #[derive(Clone, Copy)]
-pub struct Run {
+pub(crate) struct Run {
     /// Ops a second.
-    pub rate: f64,
+    pub(crate) rate: f64,
     /// The part of the time that went into signing and hashing.
-    pub sign_share: f64,
+    pub(crate) sign_share: f64,
     /// The same, a commit.
-    pub sign_us: f64,
+    pub(crate) sign_us: f64,
     /// The part of the time that went into fdatasync.
-    pub sync_share: f64,
+    pub(crate) sync_share: f64,
     /// How many ops a commit had.
-    pub ops_per_commit: f64,
+    pub(crate) ops_per_commit: f64,
 }
 
 /// The fastest that one writer can be: the same bytes, one after the other, each synced, into a file that is allocated and
 /// filled with zeros.
-pub fn baseline(path: &Path, time: Duration) -> Result<f64> {
+pub(crate) fn baseline(path: &Path, time: Duration) -> Result<f64> {
     const LEN: usize = 8 << 20;
     let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
     file.write_all_at(&vec![0; LEN], 0)?;
@@ -43,16 +43,16 @@ pub fn baseline(path: &Path, time: Duration) -> Result<f64> {
     Ok(count as f64 / began.elapsed().as_secs_f64())
 }
 
-pub fn identity() -> Arc<Identity> {
+pub(crate) fn identity() -> Arc<Identity> {
     Arc::new(Identity::from_seed([7; 32]))
 }
 
-pub fn options() -> Result<Options> {
+pub(crate) fn options() -> Result<Options> {
     Ok(Options { reserve: Some(0), max_bytes: 64 << 30, ..Options::new(NetworkId::new("bench")?) })
 }
 
 /// Tasks on one executor, each of which writes an op when the one before is durable.
-pub fn tasks(dir: &Path, writers: usize, time: Duration) -> Result<Run> {
+pub(crate) fn tasks(dir: &Path, writers: usize, time: Duration) -> Result<Run> {
     let store = Handle::open(dir, identity(), options()?)?;
     warm_up(&store)?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
@@ -81,7 +81,7 @@ pub fn tasks(dir: &Path, writers: usize, time: Duration) -> Result<Run> {
 }
 
 /// The same with a thread a writer.
-pub fn threads(dir: &Path, writers: usize, time: Duration) -> Result<Run> {
+pub(crate) fn threads(dir: &Path, writers: usize, time: Duration) -> Result<Run> {
     let store = Handle::open(dir, identity(), options()?)?;
     warm_up(&store)?;
     run(&store, || {

@@ -11,20 +11,20 @@ use vine_core::{Identity, NetworkId};
 use vine_store::{Handle, OpenError, Options};
 
 /// No reserve: what is free on the machine that runs the tests is its own affair.
-pub fn options() -> Options {
+pub(crate) fn options() -> Options {
     Options { reserve: Some(0), ..Options::new(NetworkId::new("test").unwrap()) }
 }
 
-pub fn identity() -> Arc<Identity> {
+pub(crate) fn identity() -> Arc<Identity> {
     Arc::new(Identity::from_seed([7; 32]))
 }
 
-pub fn open(dir: &Path) -> Result<Handle, OpenError> {
+pub(crate) fn open(dir: &Path) -> Result<Handle, OpenError> {
     Handle::open(dir, identity(), options())
 }
 
 /// Every op of the store, in its order; damage is a failure.
-pub fn all(store: &Handle) -> Vec<Delivered> {
+pub(crate) fn all(store: &Handle) -> Vec<Delivered> {
     let (mut ops, mut cursor) = (Vec::new(), Cursor::at(0));
     loop {
         let batch = store.read(cursor, 100_000).wait().unwrap();
@@ -42,11 +42,11 @@ pub fn all(store: &Handle) -> Vec<Delivered> {
 }
 
 /// The plain ops as text.
-pub fn texts(ops: &[Delivered]) -> Vec<String> {
+pub(crate) fn texts(ops: &[Delivered]) -> Vec<String> {
     let plain = ops.iter().filter_map(|op| if let Op::Plain(data) = &op.op { Some(data) } else { None });
     plain.map(|data| String::from_utf8_lossy(data).into_owned()).collect()
 }
 
-pub fn text(text: &str) -> Bytes {
+pub(crate) fn text(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
 }

@@ -1,0 +1,265 @@
+//! The store on real files: against a model in memory, two processes, disks that are full or take no writes.
+#![allow(clippy::unwrap_used, reason = "the whole file is a test")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use bytes::Bytes;
+use common::{all, identity, open, options, text, texts};
+use vine_core::log::store::AppendError;
+use vine_store::{Handle, LockError, OpenError, Options, StoreError, Watched};
+
+/// What a store holds, as simply as it can be said.
+#[derive(Default)]
+struct Model {
+    ops: Vec<String>,
+    keys: BTreeMap<String, String>,
+}
+
+/// A generator of test cases; not a good one.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+/// A copy of the directory as it is now: what a process that is killed at this moment leaves.
+fn killed_copy(dir: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+fn compare(store: &Handle, model: &Model) {
+    assert_eq!(texts(&all(store)), model.ops);
+    let pairs = store.scan(Bytes::new(), None, 4096).wait().unwrap().pairs;
+    let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+    let pairs: BTreeMap<_, _> = pairs.iter().map(|(key, value)| (text(key), text(value))).collect();
+    assert_eq!(pairs, model.keys);
+}
+
+#[test]
+fn the_store_does_what_a_model_in_memory_does() {
+    for seed in 0..6 {
+        let root = tempfile::tempdir().unwrap();
+        let (mut life, mut dice, mut model) = (0, Dice(seed), Model::default());
+        let mut dir = root.path().join("0");
+        let options = Options { segment_bytes: 16 * 1024, ..options() };
+        let mut store = Handle::open(&dir, identity(), options.clone()).unwrap();
+        for step in 0..120 {
+            let key = format!("key {}", dice.roll(8));
+            match dice.roll(24) {
+                0..8 => {
+                    let ops: Vec<String> = (0..=dice.roll(4))
+                        .map(|n| format!("{step} {n} {}", "x".repeat(dice.roll(3000) as usize)))
+                        .collect();
+                    let at = store.append(ops.iter().map(|op| text(op)).collect()).wait().unwrap();
+                    assert_eq!(at.count as usize, ops.len());
+                    model.ops.extend(ops);
+                }
+                8..16 => {
+                    store.put(text(&key), text(&format!("value {step}"))).wait().unwrap();
+                    model.keys.insert(key, format!("value {step}"));
+                }
+                16..19 => {
+                    store.delete(text(&key)).wait().unwrap();
+                    model.keys.remove(&key);
+                }
+                19..22 => {
+                    let value = store.get(text(&key)).wait().unwrap();
+                    assert_eq!(value, model.keys.get(&key).map(|value| text(value)));
+                }
+                22 => {
+                    drop(store);
+                    store = Handle::open(&dir, identity(), options.clone()).unwrap();
+                    compare(&store, &model);
+                }
+                _ => {
+                    life += 1;
+                    let next = root.path().join(life.to_string());
+                    killed_copy(&dir, &next);
+                    drop(store);
+                    dir = next;
+                    store = Handle::open(&dir, identity(), options.clone()).unwrap();
+                    compare(&store, &model);
+                }
+            }
+        }
+        compare(&store, &model);
+        let state = store.state_hash().wait().unwrap();
+        drop(store);
+        let reader = Handle::open_read_only(&dir, identity().peer_id(), options).unwrap();
+        compare(&reader, &model);
+        assert_eq!(reader.state_hash().wait().unwrap(), state);
+        assert!(matches!(reader.append(vec![text("no")]).wait(), Err(StoreError::ReadOnly)));
+    }
+}
+
+#[test]
+fn a_watch_tells_every_change_that_was_not_overtaken() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    store.put(text("a/1"), text("before")).wait().unwrap();
+    let from = store.scan(text("a/"), None, 10).wait().unwrap().next_ordinal;
+    let mut watch = store.watch(text("a/"), from);
+    store.put(text("b/1"), text("elsewhere")).wait().unwrap();
+    store.append(vec![text("plain")]).wait().unwrap();
+    store.put(text("a/1"), text("overtaken")).wait().unwrap();
+    store.put(text("a/1"), text("after")).wait().unwrap();
+    store.delete(text("a/2")).wait().unwrap();
+    let mut next = || match watch.wait_next().unwrap() {
+        Watched::Change(change) => (change.key, change.value),
+        Watched::Damaged(damaged) => panic!("{damaged}"),
+    };
+    assert_eq!(next(), (text("a/1"), Some(text("after"))));
+    assert_eq!(next(), (text("a/2"), None));
+}
+
+/// Says to the test `holder` which store it is to hold.
+const HOLD: &str = "VINE_STORE_TEST_HOLD";
+
+/// The other process: opens a store and holds it until its standard input ends.
+#[test]
+fn holder() {
+    let Some(dir) = std::env::var_os(HOLD) else { return };
+    let store = open(Path::new(&dir)).unwrap();
+    store.append(vec![text("held")]).wait().unwrap();
+    println!("\nheld");
+    std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).unwrap();
+}
+
+#[test]
+fn two_processes_do_not_share_a_store() {
+    use std::io::BufRead;
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "holder", "--nocapture"]).env(HOLD, dir.path());
+    let mut child = command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap() == "held"));
+
+    let pid = format!("process {}", child.id());
+    let names_it = |error: OpenError| {
+        assert!(matches!(&error, OpenError::Lock(LockError::InUse { .. })), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(&pid) && text.contains(dir.path().to_str().unwrap()), "{text}");
+    };
+    names_it(open(dir.path()).unwrap_err());
+    // What the other one has not synced is not to be shown.
+    names_it(Handle::open_read_only(dir.path(), identity().peer_id(), options()).unwrap_err());
+
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let reader = Handle::open_read_only(dir.path(), identity().peer_id(), options()).unwrap();
+    assert_eq!(texts(&all(&reader)), ["held"], "what was acknowledged before it was killed");
+    // A reader does not keep a writer out, and does not see what it writes.
+    let writer = open(dir.path()).unwrap();
+    writer.append(vec![text("later")]).wait().unwrap();
+    assert_eq!(texts(&all(&reader)), ["held"]);
+    assert_eq!(texts(&all(&writer)), ["held", "later"]);
+}
+
+/// A small file system in memory, mounted for one test.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(dir: &Path, size: &str) -> Mounted {
+        let mounted = Mounted(dir.to_owned());
+        mounted.mount(&["-t", "tmpfs", "-o", &format!("size={size}"), "vine-store-test"]);
+        mounted
+    }
+
+    fn mount(&self, args: &[&str]) {
+        let status = Command::new("mount").args(args).arg(&self.0).status().unwrap();
+        assert!(status.success(), "mount {args:?}: these tests run as root");
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_disk_that_fills_loses_nothing_and_takes_writes_again_when_there_is_room() {
+    for reserve in [0, 1 << 20] {
+        let dir = tempfile::tempdir().unwrap();
+        let _mounted = Mounted::new(dir.path(), "4m");
+        let ballast = dir.path().join("ballast");
+        fs::write(&ballast, vec![1; 1 << 20]).unwrap();
+        let options = Options { reserve: Some(reserve), segment_bytes: 256 * 1024, ..options() };
+        let at = dir.path().join("store");
+        let store = Handle::open(&at, identity(), options.clone()).unwrap();
+        let big = "x".repeat(10_000);
+        let mut written = Vec::new();
+        let refused = loop {
+            let op = format!("{} {big}", written.len());
+            match store.append(vec![text(&op)]).wait() {
+                Ok(_) => written.push(op),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(refused, StoreError::Append(AppendError::NoRoom(_))), "{refused}");
+        assert!(written.len() > 50, "{}", written.len());
+        assert_eq!(texts(&all(&store)), written);
+        let free = rustix::fs::statvfs(dir.path()).unwrap();
+        assert!(free.f_bavail * free.f_frsize >= reserve, "the reserve is untouched");
+
+        fs::remove_file(&ballast).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+        store.append(vec![text("room")]).wait().unwrap();
+        written.push("room".into());
+        drop(store);
+        let store = Handle::open(&at, identity(), options).unwrap();
+        assert_eq!(texts(&all(&store)), written);
+    }
+}
+
+#[test]
+fn a_file_system_that_takes_no_writes_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let mounted = Mounted::new(dir.path(), "8m");
+    let at = dir.path().join("store");
+    open(&at).unwrap().append(vec![text("one")]).wait().unwrap();
+    mounted.mount(&["-o", "remount,ro"]);
+    let refused = open(&at).unwrap_err().to_string();
+    assert!(refused.contains(at.to_str().unwrap()) && refused.contains("Read-only"), "{refused}");
+    let reader = Handle::open_read_only(&at, identity().peer_id(), options()).unwrap();
+    assert_eq!(texts(&all(&reader)), ["one"]);
+    assert!(reader.report().wait().unwrap().is_sound());
+    let missing = open(&dir.path().join("missing")).unwrap_err().to_string();
+    assert!(missing.contains("missing"), "{missing}");
+}
+
+#[test]
+fn foreign_files_are_left_alone_and_modes_are_private() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path().join("store");
+    open(&at).unwrap().append(vec![text("one")]).wait().unwrap();
+    for name in ["README", "0000000000000001.seg.old", "x.seg"] {
+        fs::write(at.join(name), "foreign").unwrap();
+    }
+    let store = open(&at).unwrap();
+    store.append(vec![text("two")]).wait().unwrap();
+    assert_eq!(texts(&all(&store)), ["one", "two"]);
+    assert!(store.report().wait().unwrap().findings.is_empty());
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&at), 0o700);
+    for entry in fs::read_dir(&at).unwrap() {
+        let path = entry.unwrap().path();
+        if fs::read(&path).unwrap() != b"foreign" {
+            assert_eq!(mode(&path), 0o600, "{}", path.display());
+        }
+    }
+}
