@@ -210,37 +210,17 @@ pub(super) fn export(file: &Path, config: Option<PathBuf>, format: Format) -> Ou
     }
     let runtime = runtime()?;
     let mut source = runtime.block_on(Source::open(config))?;
-    let mut result = Err(Failure::failed("io", "nothing was written"));
-    let cannot = |error: io::Error| match error.kind() {
-        io::ErrorKind::AlreadyExists => exists(file),
-        _ => Failure::failed("io", format!("cannot write {}: {error}", file.display())),
-    };
-    if is_standard {
-        result = copy(&runtime, &mut source, &mut io::stdout().lock());
+    let (bytes, summary) = if is_standard {
+        copy(&runtime, &mut source, &mut io::stdout().lock())?
     } else {
-        let written = files::write_atomically(file, 0o600, Existing::Keep, |out| {
-            result = copy(&runtime, &mut source, out);
-            result.as_ref().map(|_| ()).map_err(|_| io::Error::other("the archive is not complete"))
-        });
-        if result.is_ok() {
-            written.map_err(cannot)?;
-        }
-    }
-    let (bytes, summary) = result?;
-    let left_out = source.left_out();
+        copy_to(file, &runtime, &mut source)?
+    };
     let Summary { geneses: logs, commits, ops } = summary;
-    let exported = Exported { file, bytes, logs, commits, ops, left_out };
+    let exported = Exported { file, bytes, logs, commits, ops, left_out: source.left_out() };
     if !is_standard {
         match format {
             Format::Json => output::json(&exported),
-            Format::Text => output::line(format_args!(
-                "{}: {} of {} of {}, {}",
-                file.display(),
-                output::count_of(ops, "op"),
-                output::count_of(commits, "commit"),
-                output::count_of(logs, "log"),
-                output::bytes(bytes)
-            )),
+            Format::Text => output::line(exported_text(&exported)),
         }
     }
     match exported.left_out {
@@ -249,6 +229,28 @@ pub(super) fn export(file: &Path, config: Option<PathBuf>, format: Format) -> Ou
             let message = format!("the archive lacks {}, because of damage: {why}", output::count_of(ops, "op"));
             Err(Failure::failed("damaged", message).said())
         }
+    }
+}
+
+fn exported_text(exported: &Exported<'_>) -> String {
+    let (ops, commits) = (output::count_of(exported.ops, "op"), output::count_of(exported.commits, "commit"));
+    let (logs, bytes) = (output::count_of(exported.logs, "log"), output::bytes(exported.bytes));
+    format!("{}: {ops} of {commits} of {logs}, {bytes}", exported.file.display())
+}
+
+/// Writes a file that is there whole or not at all.
+fn copy_to(file: &Path, runtime: &Runtime, source: &mut Source) -> Outcome<(u64, Summary)> {
+    let mut copied = None;
+    let written = files::write_atomically(file, 0o600, Existing::Keep, |out| {
+        let is_good = copied.insert(copy(runtime, source, out)).is_ok();
+        if is_good { Ok(()) } else { Err(io::Error::other("the archive is not complete")) }
+    });
+    match (copied, written) {
+        (Some(Err(failure)), _) => Err(failure),
+        (Some(Ok(copied)), Ok(())) => Ok(copied),
+        (_, Err(error)) if error.kind() == io::ErrorKind::AlreadyExists => Err(exists(file)),
+        (_, Err(error)) => Err(Failure::failed("io", format!("cannot write {}: {error}", file.display()))),
+        (None, Ok(())) => Err(Failure::failed("io", format!("cannot write {}", file.display()))),
     }
 }
 

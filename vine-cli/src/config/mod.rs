@@ -117,6 +117,8 @@ pub(crate) struct Log {
     pub(crate) enabled: bool,
     /// The most bytes that all its files take.
     pub(crate) max_bytes: u64,
+    /// The most bytes that the commits of one other machine take.
+    pub(crate) author_bytes: u64,
     /// The size of one file, in the long run.
     pub(crate) segment_bytes: u64,
     /// The most memory that the key-value view takes.
@@ -127,7 +129,14 @@ pub(crate) struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Log { enabled: true, max_bytes: 4 << 30, segment_bytes: 64 << 20, view_bytes: 256 << 20, min_free_bytes: None }
+        Log {
+            enabled: true,
+            max_bytes: 4 << 30,
+            author_bytes: 1 << 30,
+            segment_bytes: 64 << 20,
+            view_bytes: 256 << 20,
+            min_free_bytes: None,
+        }
     }
 }
 

@@ -327,6 +327,7 @@ fn read_log(faults: &mut Faults, log: &mut Section<'_>) -> Log {
     Log {
         enabled,
         max_bytes,
+        author_bytes: bytes(log.integer(faults, "author_bytes", 0..=MAX_LOG), default.author_bytes),
         segment_bytes,
         view_bytes: usize::try_from(view).unwrap_or(usize::MAX),
         min_free_bytes: log.integer(faults, "min_free_bytes", 0..=MAX_LOG).map(|found| found.value),

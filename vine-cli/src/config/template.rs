@@ -84,6 +84,7 @@ allow_signaling_upgrade = true
 # [log]
 # enabled = true
 # max_bytes = 4294967296                 # of all its files; writes are refused beyond
+# author_bytes = 1073741824              # of what is imported from one other machine
 # segment_bytes = 67108864               # of one file
 # view_bytes = 268435456                 # memory for keys and values; writes of keys are refused beyond
 # min_free_bytes = 268435456             # left free on the file system; 1/64 of it where that is less, if left out

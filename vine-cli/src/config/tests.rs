@@ -435,11 +435,12 @@ fn the_log_is_on_with_its_limits() {
     let fixture = Fixture::new();
     assert_eq!(fixture.load(&Fixture::valid()).unwrap().log, Log::default());
     let text = Fixture::valid()
-        + "[log]\nenabled = false\nmax_bytes = 1_073_741_824\nsegment_bytes = 4194304\nview_bytes = 2097152\nmin_free_bytes = 0\n";
+        + "[log]\nenabled = false\nauthor_bytes = 5\nmax_bytes = 1_073_741_824\nsegment_bytes = 4194304\nview_bytes = 2097152\nmin_free_bytes = 0\n";
     let log = fixture.load(&text).unwrap().log;
     let asked = Log {
         enabled: false,
         max_bytes: 1 << 30,
+        author_bytes: 5,
         segment_bytes: 4 << 20,
         view_bytes: 2 << 20,
         min_free_bytes: Some(0),

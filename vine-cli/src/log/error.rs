@@ -166,9 +166,8 @@ fn refusal_of_import(refusal: &Refusal) -> String {
         Refusal::Fork { .. } | Refusal::ForkBefore { .. } | Refusal::PredecessorFork { .. } => {
             "; its identity was used on two machines, or an older backup of it was put back"
         }
-        Refusal::WrongNetwork { .. } | Refusal::TooMany | Refusal::Quota { .. } | Refusal::PredecessorAuthor { .. } => {
-            ""
-        }
+        Refusal::Quota { .. } => "; raise author_bytes in [log] and restart the daemon",
+        Refusal::WrongNetwork { .. } | Refusal::TooMany | Refusal::PredecessorAuthor { .. } => "",
     };
     format!("{refusal}{cure}")
 }

@@ -36,6 +36,7 @@ pub(crate) fn options(config: &Config) -> Options {
     options.members = config.peers.iter().map(|peer| peer.id).collect();
     options.segment_bytes = log.segment_bytes;
     options.max_bytes = log.max_bytes;
+    options.author_bytes = log.author_bytes;
     options.view_bytes = log.view_bytes;
     options.reserve = log.min_free_bytes;
     options
