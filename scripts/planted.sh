@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Planted bugs: each patch in tests/planted/ makes one mistake in the core, and the simulator must notice it. A mistake that
+# Planted bugs: each patch in tests/planted/ makes one mistake in the core, and the simulators must notice it. A mistake that
 # nothing notices is a fault of the simulator.
 #
 #   bash scripts/planted.sh                every patch
@@ -11,15 +11,17 @@
 # Each patch is applied to a copy of the tree, so nothing here changes. One that does not apply any more, or does not
 # compile, fails too. The first paragraph of a patch says what the mistake is. VINE_SIM_SEEDS seeds are tried (2,000), up to
 # the first that fails; where none does, the scenarios of the simulator are. `Scenario: NAME` in that paragraph names those
-# to try first, because no seed is long enough. A run that does not end has noticed something. Seeds and scenarios that
-# fail in the tree as it is say nothing.
+# to try first, because no seed is long enough. `Seeds: log_seeds` there names the seeds to try instead of sim_seeds, those of
+# the log, and with them its scenarios. A run that does not end has noticed something. Seeds and scenarios that fail in the
+# tree as it is say nothing.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
 seeds=${VINE_SIM_SEEDS:-2000}
 # Seconds that the seeds, or one set of scenarios, may take before they count as a run that does not end.
 limit=${VINE_PLANTED_LIMIT:-600}
-scenarios=(sim_failover sim_nat sim_handshake sim_sessions sim_paths)
+scenarios_of_sim_seeds=(sim_failover sim_nat sim_handshake sim_sessions sim_paths)
+scenarios_of_log_seeds=(log_damage log_imports log_crashes)
 
 mapfile -t all < <(cd tests/planted && printf '%s\n' *.patch | sed 's/\.patch$//')
 chosen=("${all[@]}") only_check=
@@ -93,7 +95,7 @@ noticed_by_seeds() {
       return
     fi
     seed=${line#*=} seed=${seed%%:*}
-    if try_seeds "$copy/as-it-is" "$seed" 1; then
+    if try_seeds "$copy/as-it-is-$test_of_seeds" "$seed" 1; then
       echo "the $((seed + 1))th seed: ${line#*: }"
       return
     fi
@@ -120,14 +122,16 @@ noticed_by_scenarios() { # NAME...
   done
 }
 
-if ! build "$copy/as-it-is" sim_seeds; then
-  echo "planted.sh: the tree as it is does not compile"; tail -n 30 "$copy/output"
-  exit 1
-fi
 for name in "${chosen[@]}"; do
   patch=$(realpath "tests/planted/$name.patch") from=$SECONDS by=
+  test_of_seeds=$(sed -n '/^$/q; s/^Seeds: //p' "$patch") test_of_seeds=${test_of_seeds:-sim_seeds}
+  declare -n scenarios=scenarios_of_$test_of_seeds
+  if ! [ -e "$copy/as-it-is-$test_of_seeds" ] && ! build "$copy/as-it-is-$test_of_seeds" "$test_of_seeds"; then
+    echo "planted.sh: the tree as it is does not compile"; tail -n 30 "$copy/output"
+    exit 1
+  fi
   (cd "$copy/tree" && git apply --whitespace=nowarn "$patch")
-  if ! build "$copy/planted" sim_seeds; then
+  if ! build "$copy/planted" "$test_of_seeds"; then
     echo "$name: DOES NOT COMPILE"; tail -n 30 "$copy/output"
     failures=$((failures + 1))
   else

@@ -10,7 +10,7 @@ use super::clock::Hlc;
 use super::commit::{Commit, Genesis, LogId, Tip};
 use super::disk::FileId;
 use super::report::{Damage, Finding, MAX_FINDINGS, Report};
-use super::segment::{FrameHeader, FrameKind};
+use super::segment::{FrameHeader, FrameKind, MAX_SEGMENT};
 use super::view::View;
 use crate::identity::PeerId;
 
@@ -105,7 +105,8 @@ impl Replay {
     /// so that no other ops get them.
     pub(super) fn lost(&mut self, file: FileId, len: u64) {
         self.report.add(Finding::new(file, 0..len, Damage::Header));
-        self.pass_over(file, 0..len);
+        // What is left of the file does not tell how long it was.
+        self.pass_over(file, 0..MAX_SEGMENT);
     }
 
     /// Passes over as many ordinals as lost bytes may have held.
@@ -181,10 +182,8 @@ impl Replay {
                 self.lose(file, &range, log, header.first_seq..header.next_seq());
                 return;
             }
-            Err(_) => {
-                self.inconsistent(file, range, "a commit does not continue its log");
-                return;
-            }
+            // It is delivered for what it is, so the view has it too.
+            Err(_) => self.inconsistent(file, range.clone(), "a commit does not continue its log"),
         }
         let is_own = self.chains.get(&header.log).is_some_and(|state| state.genesis.peer_id == self.owner);
         if is_own {

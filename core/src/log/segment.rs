@@ -23,6 +23,8 @@ use super::disk::FileId;
 /// A place in a store: bytes since its beginning, over all segments.
 pub type Lsn = u64;
 
+/// The longest segment, whatever the configuration says.
+pub const MAX_SEGMENT: u64 = 4 << 30;
 /// Where the first frame of a segment lies.
 pub const FRAMES_AT: u64 = 1024;
 /// Frames begin at multiples of this.

@@ -17,7 +17,9 @@ use bytes::Bytes;
 
 use super::disk::{DiskError, DiskErrorKind, DiskOp, DiskResult, FileId, Token};
 use super::recover::SegmentInfo;
-use super::segment::{FRAMES_AT, FrameHeader, FrameKind, Lsn, Previous, SegmentHeader, encode_frame, frame_len};
+use super::segment::{
+    FRAMES_AT, FrameHeader, FrameKind, Lsn, MAX_SEGMENT, Previous, SegmentHeader, encode_frame, frame_len,
+};
 use crate::rng::Rng;
 use crate::time::Instant;
 
@@ -413,7 +415,7 @@ impl Writer {
             return Room::Refused(why);
         }
         self.refused = None;
-        let long_run = self.config.segment_bytes;
+        let long_run = self.config.segment_bytes.min(MAX_SEGMENT);
         let doubled = self.current.as_ref().map_or(FIRST_SEGMENT, |current| current.size.saturating_mul(2));
         let least = (FRAMES_AT + needed).next_multiple_of(BLOCK);
         let left = self.config.max_bytes.saturating_sub(self.tail.total) / BLOCK * BLOCK;

@@ -55,9 +55,11 @@ pub use network::{
     Attachment, Audit, Behaviour, Captured, Fate, Link, NatBox, NatKind, Network, PORT, Reach, Realm, Record, ghost,
     socket_of,
 };
-pub use op::{Op, Origin, ParseError, Profile, Traffic, Way, any_op, any_ops};
+pub use op::{Op, Origin, Profile, Traffic, Way, any_op, any_ops};
 pub use parallel::in_parallel;
 pub use script::{Outcome, Script, Setup};
 pub use trace::Trace;
 pub use traffic::{Ledger, Offered, Tally, overlay_address, overlay_prefixes};
 pub use world::World;
+
+pub use crate::text::ParseError;

@@ -7,83 +7,8 @@
 //!
 //! The text form is one op a line, `name field=value ...`; [`Display`](fmt::Display) and [`FromStr`] are each other's inverse.
 
-use std::fmt;
-use std::str::FromStr;
-
 use proptest::prelude::*;
 use vine_core::path::Family;
-
-/// Why a line is no op.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ParseError(pub(super) String);
-
-impl fmt::Display for ParseError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for ParseError {}
-
-/// The `field=value` words of a line.
-pub(super) struct Fields<'a>(Vec<(&'a str, &'a str)>);
-
-impl<'a> Fields<'a> {
-    pub(super) fn new(words: impl Iterator<Item = &'a str>) -> Result<Fields<'a>, ParseError> {
-        let pair =
-            |word: &'a str| word.split_once('=').ok_or_else(|| ParseError(format!("{word:?} is not field=value")));
-        words.map(pair).collect::<Result<_, _>>().map(Fields)
-    }
-
-    pub(super) fn take<T: FromStr>(&mut self, name: &str) -> Result<T, ParseError> {
-        let at = self.0.iter().position(|(field, _)| *field == name);
-        let at = at.ok_or_else(|| ParseError(format!("field {name:?} is missing")))?;
-        let (_, value) = self.0.remove(at);
-        value.parse().map_err(|_| ParseError(format!("{name}={value} is out of range or no such value")))
-    }
-
-    /// What older texts do not have.
-    pub(super) fn take_or_default<T: FromStr + Default>(&mut self, name: &str) -> Result<T, ParseError> {
-        if self.0.iter().any(|(field, _)| *field == name) { self.take(name) } else { Ok(T::default()) }
-    }
-
-    pub(super) fn finish(self) -> Result<(), ParseError> {
-        match self.0.first() {
-            Some((name, _)) => Err(ParseError(format!("unknown field {name:?}"))),
-            None => Ok(()),
-        }
-    }
-}
-
-/// An enum whose values are single words.
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),* $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-        pub enum $name { $($(#[$variant_doc])* $variant),* }
-
-        impl $name {
-            /// Every value.
-            pub const ALL: &[$name] = &[$($name::$variant),*];
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(match self { $($name::$variant => $word),* })
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = ParseError;
-            fn from_str(word: &str) -> Result<$name, ParseError> {
-                match word {
-                    $($word => Ok($name::$variant),)*
-                    _ => Err(ParseError(format!("{word:?} is none of {:?}", [$($word),*]))),
-                }
-            }
-        }
-    };
-}
 
 words! {
     /// What a host sends into the tunnel.
@@ -136,41 +61,6 @@ impl Way {
             Way::V6 => &[Family::V6],
         }
     }
-}
-
-/// The enum with its text form.
-macro_rules! ops {
-    ($($(#[$doc:meta])* $name:ident = $word:literal { $($(#[$field_doc:meta])* $field:ident: $ty:ty),* $(,)? })*) => {
-        /// One thing that happens to a world.
-        #[derive(Clone, PartialEq, Eq, Debug)]
-        pub enum Op { $($(#[$doc])* $name { $($(#[$field_doc])* $field: $ty),* }),* }
-
-        impl fmt::Display for Op {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                match self {
-                    $(Op::$name { $($field),* } => {
-                        f.write_str($word)?;
-                        $(write!(f, concat!(" ", stringify!($field), "={}"), $field)?;)*
-                        Ok(())
-                    })*
-                }
-            }
-        }
-
-        impl FromStr for Op {
-            type Err = ParseError;
-            fn from_str(line: &str) -> Result<Op, ParseError> {
-                let mut words = line.split_whitespace();
-                let name = words.next().ok_or_else(|| ParseError("an empty line".into()))?;
-                let mut fields = Fields::new(words)?;
-                let op = match name {
-                    $($word => Op::$name { $($field: fields.take(stringify!($field))?),* },)*
-                    _ => return Err(ParseError(format!("no op is called {name:?}"))),
-                };
-                fields.finish().map(|()| op)
-            }
-        }
-    };
 }
 
 ops! {

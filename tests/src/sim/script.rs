@@ -1,10 +1,7 @@
 //! A whole run: a world, what happens to it, and whether it heals. Runs are made from seeds, replayed from text, and shrunk.
 
-use std::cell::Cell;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::str::FromStr;
-use std::sync::Once;
 use std::time::Duration;
 
 use proptest::strategy::{Strategy, ValueTree};
@@ -15,9 +12,11 @@ use super::coverage::Coverage;
 use super::crypto::AuditedCrypto;
 use super::host::{BoxSpec, HostSpec, Topology};
 use super::network::{Behaviour, NatKind};
-use super::op::{Fields, Op, ParseError, Profile, any_ops};
+use super::op::{Op, Profile, any_ops};
 use super::world::World;
 use super::{heal, trial};
+use crate::caught::{caught, shrunk};
+use crate::text::{Fields, ParseError};
 
 /// What a seed is about.
 const fn profile_of(seed: u64) -> Profile {
@@ -33,11 +32,6 @@ const NARROW_MTU: u16 = 1_400;
 
 /// The number of the common NAT, behind those of the hosts.
 const COMMON: usize = 4;
-
-thread_local! {
-    /// Whether a panic of this thread is an answer, and not worth a word of its own.
-    static EXPECTING_PANIC: Cell<bool> = const { Cell::new(false) };
-}
 
 /// What a world is made of: small numbers, so that a line says it all. Masks have a bit for every host.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -352,42 +346,12 @@ impl Script {
     /// # Errors
     /// The rule.
     pub fn try_run(&self) -> Result<Outcome, String> {
-        static HOOK: Once = Once::new();
-        HOOK.call_once(|| {
-            let usual = take_hook();
-            set_hook(Box::new(move |panic| {
-                if !EXPECTING_PANIC.get() {
-                    usual(panic);
-                }
-            }));
-        });
-        EXPECTING_PANIC.set(true);
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.run()));
-        EXPECTING_PANIC.set(false);
-        outcome.map_err(|panic| {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words").to_owned()
-        })
+        caught(|| self.run())
     }
 
     /// A shorter script that fails as well, found by leaving out ever smaller parts, in at most `budget` runs.
-    pub fn shrink(&self, mut budget: usize) -> Script {
-        let mut best = self.clone();
-        let mut size = best.ops.len().div_ceil(2);
-        while size > 0 && budget > 0 {
-            let mut at = 0;
-            while at < best.ops.len() && budget > 0 {
-                let mut shorter = best.clone();
-                shorter.ops.drain(at..(at + size).min(shorter.ops.len()));
-                budget -= 1;
-                if shorter.try_run().is_err() {
-                    best = shorter;
-                } else {
-                    at += size;
-                }
-            }
-            size = if size == 1 { 0 } else { size.div_ceil(2) };
-        }
-        best
+    pub fn shrink(&self, budget: usize) -> Script {
+        let with = |ops: &[Op]| Script { setup: self.setup.clone(), ops: ops.to_vec() };
+        with(&shrunk(&self.ops, budget, |ops| with(ops).try_run().is_err()))
     }
 }

@@ -1,0 +1,721 @@
+//! One store on one disk, and what is true of it at every step.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use vine_core::identity::Identity;
+use vine_core::log::disk::{DiskOp, DiskResult, Token};
+use vine_core::log::op::Op;
+use vine_core::log::reader::Cursor;
+use vine_core::log::store::{Effect, MAX_IMPORT, Store, StoreConfig, StoreEvent, Ticket};
+use vine_core::log::{Commit, LogId, Record};
+use vine_core::{Instant, UnixTime};
+
+use super::content::SECTOR;
+use super::device::{SimDisk, Unsynced};
+use super::dice::Dice;
+use super::ledger::{Ledger, Slot, Timeline};
+use super::model::Model;
+use crate::sim::{Coverage, Trace};
+
+/// The first ticket of readings that are nobody's in particular.
+const SIDE_READS: u64 = 1 << 32;
+/// The ticket of the one who follows from the beginning.
+pub(super) const FOLLOWER: Ticket = Ticket(u64::MAX);
+/// Every so many acknowledgements it is tried out what a crash would leave of them.
+const PROVEN: u64 = 8;
+/// So many rounds without time passing are no progress.
+const BUSY: u32 = 100_000;
+
+/// What a writer hands in: the store adds a stamp.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Content {
+    /// Opaque bytes.
+    Plain(Bytes),
+    /// A key and its value.
+    Put(Bytes, Bytes),
+    /// A key.
+    Delete(Bytes),
+}
+
+impl Content {
+    fn is(&self, op: &Op) -> bool {
+        match (self, op) {
+            (Content::Plain(bytes), Op::Plain(data)) => bytes == data,
+            (Content::Put(key, value), Op::Put { key: k, value: v, .. }) => key == k && value == v,
+            (Content::Delete(key), Op::Delete { key: k, .. }) => key == k,
+            _ => false,
+        }
+    }
+}
+
+/// What all machines of a world share.
+#[derive(Default)]
+pub struct Shared {
+    /// What was ever written.
+    pub ledger: Ledger,
+    /// What was reached.
+    pub coverage: Coverage,
+    /// Everything that went in and came out.
+    pub trace: Trace,
+    /// Every effect is shown.
+    pub is_shown: bool,
+}
+
+/// What is known of an append.
+pub(super) struct Submitted {
+    contents: Vec<Content>,
+    imported: bool,
+}
+
+/// One opening of the store.
+pub(super) struct Life {
+    pub(super) store: Store,
+    pub(super) opened: bool,
+    pub(super) closed: bool,
+    stopped: bool,
+    refused: bool,
+    pub(super) read_only: bool,
+    /// Accepted, and not yet answered.
+    pub(super) waiting: BTreeMap<Ticket, Submitted>,
+    /// Accepted and not yet in a commit, in order.
+    queue: VecDeque<(Ticket, Content)>,
+    /// Commits of this life, by their first positions, with the tickets of their ops.
+    drafted: BTreeMap<(LogId, u64), Ticket>,
+    /// Where the follower is, whether it waits for an answer, and what it has seen.
+    pub(super) follows: Cursor,
+    pub(super) following: bool,
+    pub(super) model: Model,
+    pub(super) side_reads: BTreeMap<Ticket, Cursor>,
+    /// The next ordinal and the state when the follower had last read everything.
+    pub(super) state: Option<(u64, [u8; 32])>,
+    /// Something cannot be read: the follower does not know all that the view is made of.
+    pub(super) blind: bool,
+    /// The highest stamp of each key that was seen or given.
+    stamps: BTreeMap<Bytes, u64>,
+    /// Faults that the disk had admitted when it was opened.
+    pub(super) faults_before: usize,
+    /// The disk did not work for a while since.
+    was_broken: bool,
+    /// Operations that the disk has not come to, each with the time when it is done.
+    operations: VecDeque<(Instant, Token, DiskOp)>,
+    signed: VecDeque<(Instant, Token, Commit)>,
+}
+
+/// A machine with a disk and, while it runs, a store.
+pub struct Machine {
+    pub(super) number: usize,
+    secret: [u8; 32],
+    identity: Identity,
+    config: StoreConfig,
+    /// Its disk.
+    pub disk: SimDisk,
+    /// What its disk holds, as it should be.
+    pub line: Timeline,
+    /// How far its wall clock is off, in milliseconds.
+    pub clock_ms: i64,
+    /// The longest that an operation of the disk takes.
+    pub slow: Duration,
+    /// From this effect on nothing happens any more, as if the machine were switched off before it.
+    pub halt_at: Option<u64>,
+    halted: bool,
+    pub(super) life: Option<Life>,
+    lives: u64,
+    next_ticket: u64,
+    pub(super) now: Instant,
+    dice: Dice,
+}
+
+impl Machine {
+    /// A machine that is off, with an empty disk.
+    pub fn new(number: usize, secret: [u8; 32], config: StoreConfig, seed: u64) -> Machine {
+        let mut dice = Dice::new(seed);
+        Machine {
+            number,
+            secret,
+            identity: Identity::from_seed(secret),
+            config,
+            disk: SimDisk::new(dice.any()),
+            line: Timeline::default(),
+            clock_ms: 0,
+            slow: Duration::from_micros(50),
+            halt_at: None,
+            halted: false,
+            life: None,
+            lives: 0,
+            next_ticket: 0,
+            now: Instant::ORIGIN,
+            dice,
+        }
+    }
+
+    /// A machine with the disk and the identity of this one, and off.
+    pub fn cloned(&mut self, number: usize) -> Machine {
+        let mut clone = Machine::new(number, self.secret, self.config.clone(), self.dice.any());
+        clone.disk = self.disk.copied();
+        clone.line = self.line.clone();
+        clone.now = self.now;
+        clone
+    }
+
+    /// This machine as it is between two lives, for another end of its story.
+    ///
+    /// # Panics
+    /// Where a store runs.
+    pub fn fork(&self) -> Machine {
+        assert!(self.life.is_none(), "a store that runs cannot be copied");
+        Machine {
+            secret: self.secret,
+            identity: Identity::from_seed(self.secret),
+            config: self.config.clone(),
+            disk: self.disk.clone(),
+            line: self.line.clone(),
+            life: None,
+            ..*self
+        }
+    }
+
+    /// Whether it was switched off by [`Machine::halt_at`].
+    pub fn is_halted(&self) -> bool {
+        self.halted
+    }
+
+    /// Whether a store runs, in whatever state.
+    pub fn is_on(&self) -> bool {
+        self.life.is_some()
+    }
+
+    /// Whether the store takes writes.
+    pub fn is_writing(&self) -> bool {
+        self.life.as_ref().is_some_and(|life| life.opened && !life.closed && !life.stopped && !life.read_only)
+    }
+
+    /// Whether the store is open and everybody has what they asked for.
+    pub fn is_idle(&self) -> bool {
+        let Some(life) = &self.life else { return true };
+        let caught_up = life.stopped || life.follows.ordinal >= life.store.next_ordinal();
+        life.waiting.is_empty() && (life.opened && caught_up || life.refused) && life.side_reads.is_empty()
+    }
+
+    /// Whether the opening was refused.
+    pub fn is_refused(&self) -> bool {
+        self.life.as_ref().is_some_and(|life| life.refused)
+    }
+
+    /// Nothing can be written any more, or it can again.
+    pub fn protect(&mut self, on: bool) {
+        self.disk.read_only = on;
+        if let Some(life) = &mut self.life {
+            life.was_broken |= on;
+        }
+    }
+
+    /// The disk stops working altogether, or works again.
+    pub fn break_disk(&mut self, on: bool) {
+        self.disk.broken = on;
+        if let Some(life) = &mut self.life {
+            life.was_broken |= on;
+        }
+    }
+
+    /// A bit of what the disk holds turns over: this one of this sector, of all that hold something.
+    pub fn rot(&mut self, shared: &mut Shared, sector: u16, bit: u16) {
+        let files = self.disk.list().into_iter().map(|(file, _)| file);
+        let sectors: Vec<_> = files.flat_map(|f| self.disk.written(f).into_iter().map(move |n| (f, n))).collect();
+        let Some(at) = usize::from(sector).checked_rem(sectors.len()) else { return };
+        let (file, number) = sectors[at];
+        let bit = u64::from(bit) % (SECTOR * 8);
+        self.disk.rot(file, number * SECTOR + bit / 8, (bit % 8) as u8);
+        self.line.rotten = true;
+        shared.coverage.hit("a bit turned over");
+    }
+
+    /// All that the store holds and its reader has seen, as it would be exported.
+    pub fn records(&self, ledger: &Ledger) -> Vec<Record> {
+        let Some(chains) = self.life.as_ref().and_then(|life| life.store.chains()) else { return Vec::new() };
+        let mut records = Vec::new();
+        let mut begun = BTreeSet::new();
+        for slot in &self.line.slots {
+            let Slot::At((log, seq)) = *slot else { continue };
+            let Some(commit) = ledger.commit((log, seq)) else { continue };
+            let Some(state) = chains.get(&log) else { continue };
+            if begun.insert(log) {
+                records.push(Record::Genesis(state.genesis.clone()));
+            }
+            records.push(Record::Commit(commit.clone()));
+        }
+        records.truncate(MAX_IMPORT);
+        records
+    }
+
+    /// The store, while it runs.
+    pub fn store(&self) -> Option<&Store> {
+        self.life.as_ref().map(|life| &life.store)
+    }
+
+    fn unix(&self) -> UnixTime {
+        UnixTime(1_700_000_000_000u64.saturating_add_signed(self.clock_ms) + self.now.as_nanos() / 1_000_000)
+    }
+
+    /// The process starts and opens the store.
+    pub fn open(&mut self, shared: &mut Shared, read_only: bool) {
+        if self.life.as_ref().is_some_and(|life| !life.closed && !life.stopped && !life.refused) {
+            return;
+        }
+        let halt_at = self.halt_at;
+        self.kill(shared);
+        self.halt_at = halt_at;
+        self.lives += 1;
+        let mut seed = [0; 32];
+        seed.chunks_mut(8).for_each(|chunk| chunk.copy_from_slice(&self.dice.any().to_le_bytes()));
+        let config = StoreConfig { read_only, ..self.config.clone() };
+        self.life = Some(Life {
+            store: Store::open(config, seed, self.unix()),
+            opened: false,
+            closed: false,
+            stopped: false,
+            refused: false,
+            read_only,
+            waiting: BTreeMap::new(),
+            queue: VecDeque::new(),
+            drafted: BTreeMap::new(),
+            follows: Cursor::default(),
+            following: false,
+            model: Model::default(),
+            side_reads: BTreeMap::new(),
+            state: None,
+            blind: false,
+            stamps: BTreeMap::new(),
+            faults_before: self.disk.admitted(),
+            was_broken: self.disk.broken || self.disk.read_only,
+            operations: VecDeque::new(),
+            signed: VecDeque::new(),
+        });
+        shared.trace.note("open", self.number, self.now, &[u8::from(read_only)]);
+        self.drain(shared);
+    }
+
+    /// The process ends; the disk, with its cache, stays.
+    pub fn kill(&mut self, shared: &mut Shared) {
+        (self.halted, self.halt_at) = (false, None);
+        if let Some(life) = self.life.take() {
+            shared.trace.note("kill", self.number, self.now, &[]);
+            shared.coverage.add("killed with appends waiting", u64::from(!life.waiting.is_empty()));
+        }
+    }
+
+    /// The power goes, and leaves on the disk what `choose` says.
+    pub fn crash(&mut self, shared: &mut Shared, choose: impl FnMut(Unsynced, usize) -> usize) {
+        self.kill(shared);
+        self.disk.crash(choose);
+        self.line.closed_at = None;
+    }
+
+    /// The power goes, and chance says what is left on the disk.
+    pub fn crash_by_chance(&mut self, shared: &mut Shared) {
+        self.kill(shared);
+        self.disk.crash_by_chance();
+        self.line.closed_at = None;
+    }
+
+    /// Closes the store in order.
+    pub fn close(&mut self, shared: &mut Shared) {
+        let Some(life) = self.life.as_mut().filter(|life| life.opened && !life.closed) else { return };
+        life.store.close(self.now);
+        self.drain(shared);
+    }
+
+    /// Somebody imports records.
+    pub fn import(&mut self, shared: &mut Shared, records: Vec<Record>) {
+        let now = self.now;
+        let Some(life) = &mut self.life else { return };
+        self.next_ticket += 1;
+        let ticket = Ticket(self.next_ticket);
+        match life.store.import(now, ticket, records) {
+            Ok(()) => _ = life.waiting.insert(ticket, Submitted { contents: Vec::new(), imported: true }),
+            Err(error) => shared.coverage.hit(format!("import not taken: {}", word(&error))),
+        }
+        self.drain(shared);
+    }
+
+    /// A writer appends, if there is a store that takes it.
+    pub fn append(&mut self, shared: &mut Shared, contents: Vec<Content>) {
+        let (now, unix) = (self.now, self.unix());
+        let Some(life) = &mut self.life else { return };
+        self.next_ticket += 1;
+        let ticket = Ticket(self.next_ticket);
+        life.store.set_unix_time(unix);
+        let outcome = match &contents[..] {
+            [Content::Put(key, value)] => life.store.put(now, ticket, key.clone(), value.clone()),
+            [Content::Delete(key)] => life.store.delete(now, ticket, key.clone()),
+            plain => {
+                let bytes = plain.iter().filter_map(|c| if let Content::Plain(b) = c { Some(b.clone()) } else { None });
+                life.store.append(now, ticket, bytes.collect())
+            }
+        };
+        match outcome {
+            Ok(()) => {
+                assert!(
+                    life.opened && !life.closed && !life.stopped && !life.read_only,
+                    "an append is taken by nobody"
+                );
+                life.queue.extend(contents.iter().map(|content| (ticket, content.clone())));
+                life.waiting.insert(ticket, Submitted { contents, imported: false });
+            }
+            Err(error) => shared.coverage.hit(format!("append refused: {}", word(&error))),
+        }
+        shared.trace.note("append", self.number, now, &ticket.0.to_le_bytes());
+        self.drain(shared);
+    }
+
+    /// Somebody reads, from an ordinal on.
+    pub fn read(&mut self, shared: &mut Shared, from: u64, bytes: usize) {
+        let Some(life) = self.life.as_mut().filter(|life| life.opened && !life.closed) else { return };
+        self.next_ticket += 1;
+        let (ticket, cursor) = (Ticket(SIDE_READS + self.next_ticket), Cursor::at(from));
+        if life.store.read(ticket, cursor, bytes).is_ok() {
+            life.side_reads.insert(ticket, cursor);
+        }
+        self.drain(shared);
+    }
+
+    /// Runs until `until`, waking exactly when something is due.
+    ///
+    /// # Panics
+    /// Where a rule is broken.
+    pub fn run_until(&mut self, shared: &mut Shared, until: Instant) {
+        let mut busy = 0;
+        loop {
+            self.drain(shared);
+            let Some(due) = self.next_due().filter(|due| *due <= until) else { break };
+            busy = if due > self.now { 0 } else { busy + 1 };
+            assert!(busy < BUSY, "the store asks to be called again and again");
+            self.now = self.now.max(due);
+            self.wake(shared);
+        }
+        self.now = self.now.max(until);
+    }
+
+    /// When something happens next.
+    pub fn next_due(&self) -> Option<Instant> {
+        let life = self.life.as_ref().filter(|_| !self.halted)?;
+        let operation = life.operations.front().map(|(due, ..)| *due);
+        let signed = life.signed.front().map(|(due, ..)| *due);
+        [operation, signed, life.store.poll_timeout()].into_iter().flatten().min()
+    }
+
+    /// Lets happen what is due: one operation, one signature, or that time has passed.
+    fn wake(&mut self, shared: &mut Shared) {
+        let (now, unix) = (self.now, self.unix());
+        let Some(life) = &mut self.life else { return };
+        life.store.set_unix_time(unix);
+        if life.operations.front().is_some_and(|(due, ..)| *due <= now)
+            && let Some((_, token, op)) = life.operations.pop_front()
+        {
+            self.perform(shared, token, &op);
+        } else if life.signed.front().is_some_and(|(due, ..)| *due <= now)
+            && let Some((_, token, commit)) = life.signed.pop_front()
+        {
+            life.store.handle_signed(now, token, commit);
+        } else {
+            life.store.handle_timeout(now);
+        }
+    }
+
+    /// The disk does an operation, unless the machine is switched off before it.
+    fn perform(&mut self, shared: &mut Shared, token: Token, op: &DiskOp) {
+        if self.halt_at.is_some_and(|at| self.disk.effects() >= at) {
+            self.halted = true;
+            return;
+        }
+        for placed in shared.ledger.commits_in(op, self.disk.effects()) {
+            self.line.place(placed);
+        }
+        let result = self.disk.perform(op);
+        if matches!(op, DiskOp::Create { .. }) {
+            assert!(self.disk.used() <= self.config.max_bytes, "the store is larger than it may be");
+        }
+        self.line.lied |= self.disk.happened().iter().any(|(_, fault)| fault.is_lie());
+        if shared.is_shown {
+            println!(
+                "{:?} machine {} effect {}: {}",
+                self.now,
+                self.number,
+                self.disk.effects() - 1,
+                shown(op, &result)
+            );
+        }
+        note_op(&mut shared.trace, self.number, self.now, op, &result);
+        if let Some(life) = &mut self.life {
+            life.store.handle_disk(self.now, token, result);
+        }
+    }
+
+    /// Does what the store asks for, and looks at what it says.
+    fn drain(&mut self, shared: &mut Shared) {
+        loop {
+            let Some(life) = self.life.as_mut().filter(|_| !self.halted) else { return };
+            if let Some(effect) = life.store.poll_effect() {
+                match effect {
+                    Effect::Disk(token, op) => self.disk_effect(token, op),
+                    Effect::Hash(token, commit) => life.store.handle_hashed(token, commit.verify_ops().is_ok()),
+                    Effect::Sign(token, draft) => {
+                        let commit = draft.sign(&self.identity);
+                        self.sign_effect(shared, token, commit);
+                    }
+                }
+            } else if let Some(event) = life.store.poll_event() {
+                self.event(shared, event);
+            } else if !self.follow() {
+                let forgotten = self.life.as_ref().is_some_and(|life| life.stopped && !life.waiting.is_empty());
+                assert!(!forgotten, "a store has stopped, and somebody waits for it");
+                return;
+            }
+        }
+    }
+
+    fn disk_effect(&mut self, token: Token, op: DiskOp) {
+        let due = self.now + self.latency();
+        let Some(life) = &mut self.life else { return };
+        if !matches!(op, DiskOp::List | DiskOp::Read { .. }) {
+            assert!(!life.read_only, "a store that is open for reading writes: {op:?}");
+            assert!(!life.stopped, "a stopped store writes: {op:?}");
+            assert!(!life.closed, "a closed store writes: {op:?}");
+        }
+        let due = life.operations.back().map_or(due, |(last, ..)| due.max(*last));
+        life.operations.push_back((due, token, op));
+    }
+
+    fn latency(&mut self) -> Duration {
+        Duration::from_nanos(self.dice.below(self.slow.as_nanos() as u64 + 1))
+    }
+
+    /// A commit is formed: its positions are taken from now on, and its ops are the next ones that were submitted.
+    fn sign_effect(&mut self, shared: &mut Shared, token: Token, commit: Commit) {
+        shared.trace.note("sign", self.number, self.now, commit.bytes());
+        shared.ledger.claim(&commit);
+        let due = self.now + self.latency();
+        let Some(life) = &mut self.life else { return };
+        let mut tickets = BTreeSet::new();
+        for (seq, op) in (commit.header().first_seq..).zip(commit.ops()) {
+            let next = life.queue.pop_front();
+            let (ticket, content) = next.expect("a commit holds no more than what was submitted");
+            assert!(content.is(&op), "a commit holds {op:?} where {content:?} is next");
+            if let Op::Put { stamp, key, .. } | Op::Delete { stamp, key } = &op {
+                let before = life.stamps.insert(key.clone(), stamp.0).unwrap_or(0).max(life.model.stamp(key));
+                assert!(stamp.0 > before, "a stamp is not above the one seen before");
+            }
+            life.drafted.insert((commit.header().log, seq), ticket);
+            tickets.insert(ticket);
+        }
+        let split = life.queue.front().is_some_and(|(next, _)| tickets.contains(next));
+        assert!(!split, "the ops of one append are in two commits");
+        shared.coverage.add("commit of several writers", u64::from(tickets.len() > 1));
+        life.signed.push_back((due, token, commit));
+    }
+
+    fn event(&mut self, shared: &mut Shared, event: StoreEvent) {
+        shared.coverage.hit(format!("event: {}", word(&event)));
+        if shared.is_shown {
+            println!(
+                "{:?} machine {}: {}",
+                self.now,
+                self.number,
+                format!("{event:?}").chars().take(300).collect::<String>()
+            );
+        }
+        shared.trace.note(&word(&event), self.number, self.now, &[]);
+        match event {
+            StoreEvent::Opened => self.opened(shared),
+            StoreEvent::Refused(error) => {
+                let trouble = self.is_troubled() || !self.line.is_honest();
+                assert!(trouble, "an undamaged store is refused: {error}");
+                if let Some(life) = &mut self.life {
+                    life.refused = true;
+                }
+            }
+            StoreEvent::Durable { ticket, log, first_seq, first_ordinal, count } => {
+                self.durable(shared, ticket, (log, first_seq), first_ordinal, u64::from(count));
+            }
+            StoreEvent::Failed { ticket, error } => {
+                let Some(life) = &mut self.life else { return };
+                assert!(life.waiting.remove(&ticket).is_some(), "an append that nobody waits for fails: {error}");
+                life.queue.retain(|(queued, _)| *queued != ticket);
+                shared.coverage.hit(format!("append failed: {}", word(&error)));
+            }
+            StoreEvent::Imported { ticket, new, known, uncompared } => {
+                let Some(life) = &mut self.life else { return };
+                assert!(life.waiting.remove(&ticket).is_some(), "an import that nobody waits for is acknowledged");
+                shared.coverage.add("imported", u64::from(new));
+                shared.coverage.add("imported again", u64::from(known) + u64::from(uncompared));
+                self.imported();
+            }
+            StoreEvent::ImportRefused { ticket, refusal, .. } => {
+                let Some(life) = &mut self.life else { return };
+                assert!(life.waiting.remove(&ticket).is_some(), "an import that nobody waits for is refused");
+                shared.coverage.hit(format!("import refused: {}", word(&refusal)));
+            }
+            StoreEvent::Read { ticket, taken, next, damaged } => self.was_read(shared, ticket, &taken, next, damaged),
+            StoreEvent::Stopped(why) => {
+                let Some(life) = &mut self.life else { return };
+                life.stopped = true;
+                assert!(self.is_troubled() || !self.line.is_honest(), "a store stops for nothing: {why}");
+            }
+            StoreEvent::Closed => self.closed(),
+        }
+    }
+
+    /// Whether the disk has failed in a way that it admits since the store was opened.
+    pub(super) fn is_troubled(&self) -> bool {
+        let life = self.life.as_ref();
+        let before = life.map_or(0, |life| life.faults_before);
+        let was_broken = life.is_some_and(|life| life.was_broken);
+        self.disk.admitted() > before || was_broken
+    }
+
+    fn opened(&mut self, shared: &mut Shared) {
+        let troubled = self.is_troubled();
+        let Some(life) = &mut self.life else { return };
+        life.opened = true;
+        let (found, certain) = (life.store.next_ordinal(), self.line.slots.len() as u64);
+        let report = life.store.report().expect("it is open").clone();
+        for finding in &report.findings {
+            shared.coverage.hit(format!("finding: {}", word(&finding.damage)));
+        }
+        if self.line.is_honest() && !troubled {
+            assert!(report.is_sound(), "a disk that kept its promises has lost something: {:?}", report.findings);
+            assert!(found >= certain, "{certain} ordinals were there for certain, {found} are");
+            if let Some((next, hash)) = self.line.closed_at {
+                assert_eq!(
+                    (found, life.store.state_hash()),
+                    (next, Some(hash)),
+                    "closed in one state, opened in another one"
+                );
+                shared.coverage.hit("the same state after reopening");
+            }
+        }
+        if found < certain {
+            let reported = report
+                .findings
+                .iter()
+                .any(|finding| finding.ordinals.as_ref().is_none_or(|lost| lost.start <= found && found < lost.end));
+            let vouched = if self.line.lied || troubled { None } else { self.line.vouched_by(found, &self.disk) };
+            assert!(vouched.is_none(), "cut at ordinal {found}, which ordinal {vouched:?} vouches for");
+            assert!(
+                reported || self.line.lied,
+                "ordinals from {found} to {certain} are missing and nobody says so: {:?}",
+                report.findings
+            );
+            shared.coverage.hit(if reported { "the end is lost and reported" } else { "the end is lost by a lie" });
+        }
+        shared.coverage.add("found more than was acknowledged", u64::from(found > certain));
+        // What an opening has found is relied upon by whoever reads it. One that may not write cannot make it certain, and one
+        // that could not read everything has not seen what there is.
+        if found < certain && !(troubled && self.line.is_honest()) || found > certain && !life.read_only {
+            self.line.slots.resize(found as usize, Slot::Unread);
+        }
+        if !life.read_only {
+            self.line.closed_at = None;
+        }
+    }
+
+    fn closed(&mut self) {
+        let Some(life) = &mut self.life else { return };
+        life.closed = true;
+        assert!(life.waiting.is_empty() || life.stopped, "a store is closed and appends are unanswered");
+        self.line.closed_at = life.state.filter(|(next, _)| *next == self.line.slots.len() as u64);
+    }
+
+    fn durable(&mut self, shared: &mut Shared, ticket: Ticket, first: (LogId, u64), first_ordinal: u64, count: u64) {
+        let Some(life) = &mut self.life else { return };
+        let submitted = life.waiting.remove(&ticket).expect("what nobody waits for is acknowledged");
+        if !submitted.imported {
+            assert_eq!(submitted.contents.len() as u64, count, "all of an append is acknowledged at once");
+        }
+        for (index, content) in (0..).zip(&submitted.contents) {
+            let known = shared.ledger.get((first.0, first.1 + index)).expect("a position that was signed");
+            assert!(content.is(&known.op), "an append is acknowledged at the position of another one");
+        }
+        if self.line.is_honest() && self.dice.chance(1, PROVEN) {
+            let recovered = self.recovered_ordinals();
+            assert!(
+                first_ordinal + count <= recovered,
+                "acknowledged, and a crash now would leave {recovered} ordinals"
+            );
+        }
+        for index in 0..count {
+            let (ordinal, position) = (first_ordinal + index, (first.0, first.1 + index));
+            self.acknowledged(shared, ordinal, position);
+        }
+    }
+
+    /// How many ordinals an opening would find if the power went now, and nothing were left that is not durable.
+    fn recovered_ordinals(&self) -> u64 {
+        let mut disk = self.disk.durable();
+        (disk.read_only, disk.broken) = (true, false);
+        let config = StoreConfig { read_only: true, ..self.config.clone() };
+        let mut store = Store::open(config, [0; 32], self.unix());
+        while let Some(Effect::Disk(token, op)) = store.poll_effect() {
+            store.handle_disk(self.now, token, disk.perform(&op));
+        }
+        store.next_ordinal()
+    }
+
+    /// What an import brought is there from now on.
+    fn imported(&mut self) {
+        let Some(life) = &self.life else { return };
+        for ordinal in self.line.slots.len() as u64..life.store.next_ordinal() {
+            let placed = self.line.placed(ordinal).expect("a commit that was imported was written");
+            assert!(
+                self.line.lied || placed.is_durable(&self.disk),
+                "ordinal {ordinal} is imported and not on the disk"
+            );
+            self.line.slots.push(Slot::Unread);
+        }
+    }
+
+    /// An ordinal is there from now on.
+    fn acknowledged(&mut self, shared: &mut Shared, ordinal: u64, position: (LogId, u64)) {
+        let next = self.line.slots.len() as u64;
+        assert!(ordinal <= next, "ordinal {ordinal} is acknowledged where {next} is next");
+        let placed = self.line.placed(ordinal).expect("a commit that was acknowledged was written");
+        assert_eq!(self.line.expected(ordinal), Some(position), "ordinal {ordinal} was written with something else");
+        assert!(
+            self.line.lied || placed.is_durable(&self.disk),
+            "ordinal {ordinal} is acknowledged and not on the disk"
+        );
+        self.line.slots.resize(next.max(ordinal + 1) as usize, Slot::At(position));
+        shared.trace.note("durable", self.number, self.now, &ordinal.to_le_bytes());
+    }
+}
+
+/// The first word of a value's debug form: the name of its variant.
+pub(super) fn word(value: &impl std::fmt::Debug) -> String {
+    let text = format!("{value:?}");
+    text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned()
+}
+
+fn shown(op: &DiskOp, result: &DiskResult) -> String {
+    let file = op.file().map_or(String::new(), |file| format!(" {file}"));
+    let range = match op {
+        DiskOp::Write { offset, bytes, .. } => format!(" {offset}+{}", bytes.len()),
+        DiskOp::Read { offset, len, .. } => format!(" {offset}+{len}"),
+        DiskOp::Create { size, .. } | DiskOp::Truncate { size, .. } => format!(" {size}"),
+        DiskOp::List | DiskOp::Sync { .. } | DiskOp::SyncDir | DiskOp::Remove { .. } => String::new(),
+    };
+    let result = result.as_ref().map_or_else(|error| format!(": {error}"), |_| String::new());
+    format!("{}{file}{range}{result}", op.name())
+}
+
+fn note_op(trace: &mut Trace, number: usize, now: Instant, op: &DiskOp, result: &DiskResult) {
+    let (offset, bytes): (u64, &[u8]) = match op {
+        DiskOp::Write { offset, bytes, .. } => (*offset, bytes),
+        DiskOp::Read { offset, .. } => (*offset, &[]),
+        DiskOp::Create { size, .. } | DiskOp::Truncate { size, .. } => (*size, &[]),
+        DiskOp::List | DiskOp::Sync { .. } | DiskOp::SyncDir | DiskOp::Remove { .. } => (0, &[]),
+    };
+    let file = op.file().map_or(u64::MAX, |file| file.0);
+    trace.note(op.name(), number, now, &[file.to_le_bytes(), offset.to_le_bytes()].concat());
+    trace.note(if result.is_ok() { "done" } else { "failed" }, number, now, bytes);
+}

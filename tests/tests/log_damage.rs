@@ -1,0 +1,280 @@
+//! A small store and everything that can be done to its files. Nothing that was acknowledged is silently missing: it is there,
+//! or the opening or the reading tells file, range and ordinals. See [`vine_tests::disk`].
+#![allow(clippy::unwrap_used, reason = "the whole file is a test")]
+
+use std::sync::Mutex;
+
+use vine_core::log::disk::FileId;
+use vine_core::log::report::Damage;
+use vine_tests::disk::{Dice, Op, SECTOR, Setup, SimDisk, Slot, World};
+use vine_tests::sim::in_parallel;
+
+/// What the store holds: three lives, the first of which needs several segments.
+const WORKLOAD: &str = "open at=0 read_only=false
+    wait us=3000
+    append at=0 kind=plain writers=2 count=2 len=150
+    wait us=3000
+    append at=0 kind=put writers=3 count=1 len=300
+    wait us=3000
+    append at=0 kind=plain writers=1 count=1 len=1900
+    wait us=3000
+    append at=0 kind=delete writers=1 count=1 len=0
+    wait us=3000
+    append at=0 kind=plain writers=1 count=1 len=1400
+    wait us=200000
+    kill at=0
+    open at=0 read_only=false
+    wait us=3000
+    append at=0 kind=plain writers=3 count=1 len=100
+    wait us=3000
+    close at=0
+    wait us=3000
+    open at=0 read_only=false
+    wait us=3000
+    append at=0 kind=put writers=2 count=1 len=60
+    wait us=3000
+    append at=0 kind=plain writers=1 count=1 len=40
+    wait us=3000";
+
+fn world(workload: &str) -> World {
+    let mut world = World::new(&Setup { seed: 3, segment_kb: 4, max_kb: 0, view_kb: 0, deep: false });
+    for line in workload.lines() {
+        world.apply(&line.trim().parse::<Op>().unwrap());
+    }
+    world.machines[0].kill(&mut world.shared);
+    world
+}
+
+fn files(world: &World) -> Vec<(FileId, u64)> {
+    world.machines[0].disk.list()
+}
+
+/// The last file that holds anything.
+fn last_used(world: &World) -> Option<FileId> {
+    files(world).into_iter().map(|(file, _)| file).rfind(|file| !world.machines[0].disk.written(*file).is_empty())
+}
+
+/// What came of a damaged store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Came {
+    /// It is open, and all is there.
+    Whole,
+    /// Something is lost, and that is told.
+    Lost,
+    /// It is not opened.
+    Refused,
+}
+
+/// Opens a copy of the store after `damage` and reads all of it; `again` writes to it and opens it once more. The ledger sees
+/// to it that what is missing was told.
+fn open_damaged(world: &World, again: bool, damage: impl FnOnce(&mut SimDisk)) -> (Came, Vec<Damage>) {
+    let mut world = world.fork();
+    damage(&mut world.machines[0].disk);
+    world.machines[0].disk.evict();
+    world.machines[0].line.rotten = true;
+    world.machines[0].line.closed_at = None;
+    let had = world.machines[0].line.slots.len();
+    if !world.reopen(0, false) {
+        return (Came::Refused, Vec::new());
+    }
+    let report = world.machines[0].store().unwrap().report().unwrap().clone();
+    let is_there = |slot: &Slot| matches!(slot, Slot::At(_));
+    let whole = world.machines[0].line.slots.iter().filter(|slot| is_there(slot)).count() == had;
+    let damage: Vec<_> = report.findings.into_iter().map(|finding| finding.damage).collect();
+    let came = if whole { Came::Whole } else { Came::Lost };
+    if !again {
+        return (came, damage);
+    }
+    world.apply(&"append at=0 kind=put writers=2 count=1 len=30".parse().unwrap());
+    world.settle(0);
+    world.machines[0].kill(&mut world.shared);
+    assert!(world.reopen(0, false), "it was opened, and now it is not");
+    (came, damage)
+}
+
+/// Tries out many damages, and counts what came of them.
+fn try_all(count: u64, damaged: impl Fn(u64) -> (Came, Vec<Damage>) + Sync) -> [u64; 3] {
+    let counts = Mutex::new([0; 3]);
+    in_parallel(0..count, |number| {
+        let (came, _) = damaged(number);
+        counts.lock().unwrap()[came as usize] += 1;
+    });
+    let counts = counts.into_inner().unwrap();
+    println!("{count} damages: {} whole, {} lost and told, {} refused", counts[0], counts[1], counts[2]);
+    counts
+}
+
+#[test]
+fn every_file_cut_at_every_byte() {
+    let world = world(WORKLOAD);
+    for (file, len) in files(&world) {
+        let [whole, lost, refused] = try_all(len, |len| {
+            let mut world = world.fork();
+            // A file without a byte is what a crash leaves of one that was just made.
+            world.machines[0].line.lied = len == 0 && Some(file) == last_used(&world);
+            open_damaged(&world, true, |disk| disk.cut(file, len))
+        });
+        assert_eq!(refused, 0, "{file}");
+        assert!(whole + lost == len, "{file}");
+    }
+}
+
+#[test]
+fn every_bit_flipped() {
+    let world = world(WORKLOAD);
+    let disk = &world.machines[0].disk;
+    let sectors: Vec<_> =
+        files(&world).into_iter().flat_map(|(f, _)| disk.written(f).into_iter().map(move |n| (f, n))).collect();
+    assert!(sectors.len() > 10, "{sectors:?}");
+    let bits = SECTOR * 8;
+    let [whole, lost, refused] = try_all(sectors.len() as u64 * bits, |number| {
+        let (file, sector) = sectors[(number / bits) as usize];
+        let bit = number % bits;
+        let (came, damage) =
+            open_damaged(&world, number % 8 == 3, |disk| disk.rot(file, sector * SECTOR + bit / 8, (bit % 8) as u8));
+        assert!(came == Came::Whole || !damage.is_empty(), "{file}, sector {sector}, bit {bit}: lost and not told");
+        (came, damage)
+    });
+    assert!(whole > 0 && lost > 0 && refused == 0);
+}
+
+#[test]
+fn a_missing_file_is_missed_by_those_behind_it() {
+    let world = world(WORKLOAD);
+    let files = files(&world);
+    assert!(files.len() >= 4, "{files:?}");
+    for (index, (file, _)) in files.iter().enumerate() {
+        let used = !world.machines[0].disk.written(*file).is_empty();
+        let behind = files[index + 1..].iter().any(|(f, _)| !world.machines[0].disk.written(*f).is_empty());
+        let mut world = world.fork();
+        // That the last one is gone, nobody can know.
+        world.machines[0].line.lied = used && !behind;
+        let (came, damage) = open_damaged(&world, true, |disk| disk.remove_file(*file));
+        if used && behind {
+            assert_eq!(came, Came::Lost, "{file}");
+            assert!(damage.contains(&Damage::Missing), "{file}: {damage:?}");
+        }
+    }
+}
+
+#[test]
+fn files_with_other_names_are_refused() {
+    let world = world(WORKLOAD);
+    let files = files(&world);
+    let bytes = |file: FileId| world.machines[0].disk.bytes(file).unwrap();
+    let (first, second) = (files[0].0, files[1].0);
+    let swapped = open_damaged(&world, true, |disk| {
+        disk.put_file(first, &bytes(second));
+        disk.put_file(second, &bytes(first));
+    });
+    assert_eq!(swapped.0, Came::Refused, "swapped");
+    let doubled = open_damaged(&world, true, |disk| disk.put_file(FileId(77), &bytes(second)));
+    assert_eq!(doubled.0, Came::Refused, "doubled");
+}
+
+#[test]
+fn a_file_of_another_identity_is_refused() {
+    let workload = format!(
+        "{}\n{}",
+        WORKLOAD,
+        "open at=1 read_only=false\nwait us=3000\nappend at=1 kind=plain writers=1 count=1 len=9\nwait us=3000\nkill at=1"
+    );
+    let world = world(&workload);
+    let other = world.machines[1].disk.bytes(FileId(0)).unwrap();
+    for (file, _) in files(&world) {
+        assert_eq!(open_damaged(&world, true, |disk| disk.put_file(file, &other)).0, Came::Refused, "{file}");
+    }
+}
+
+/// One file as it was earlier, among those of today.
+#[test]
+fn an_older_file_is_told() {
+    let today = world(WORKLOAD);
+    let lines: Vec<&str> = WORKLOAD.lines().collect();
+    for cut in (3..lines.len()).step_by(2) {
+        let yesterday = world(&lines[..cut].join("\n"));
+        for (file, _) in files(&yesterday) {
+            let old = yesterday.machines[0].disk.bytes(file).unwrap();
+            let mut today = today.fork();
+            // If it was the last file, nothing behind it knows better.
+            let last = last_used(&today);
+            today.machines[0].line.lied = last <= Some(file);
+            open_damaged(&today, true, |disk| disk.put_file(file, &old));
+        }
+    }
+}
+
+/// All files as they were earlier: a store like any other, whose next log is a second successor.
+#[test]
+fn an_older_backup_is_a_store() {
+    let lines: Vec<&str> = WORKLOAD.lines().collect();
+    for cut in 3..lines.len() {
+        let mut script = lines[..cut].join("\n");
+        script += "\nbackup at=0\n";
+        script += &lines[cut..].join("\n");
+        script += "\nrestore at=0\nopen at=0 read_only=false\nwait us=3000\nappend at=0 kind=put writers=2 count=1 len=20\nwait us=3000";
+        let mut world = world(&script);
+        assert!(world.reopen(0, false));
+        assert!(world.machines[0].store().unwrap().report().unwrap().is_sound());
+    }
+}
+
+/// Sectors of zeros, and of noise.
+#[test]
+fn sectors_lost_in_every_place() {
+    let world = world(WORKLOAD);
+    let disk = &world.machines[0].disk;
+    let sectors: Vec<_> =
+        files(&world).into_iter().flat_map(|(f, _)| disk.written(f).into_iter().map(move |n| (f, n))).collect();
+    let last = sectors.iter().map(|(file, _)| *file).max();
+    try_all(2 * sectors.len() as u64, |number| {
+        let (file, sector) = sectors[(number / 2) as usize];
+        let mut world = world.fork();
+        // Zeros at the end look like what was never written.
+        world.machines[0].line.lied = number % 2 == 0 && Some(file) == last;
+        let mut dice = Dice::new(number);
+        open_damaged(&world, true, |disk| {
+            for offset in sector * SECTOR..(sector + 1) * SECTOR {
+                disk.overwrite(file, offset, if number % 2 == 0 { 0 } else { dice.any() as u8 });
+            }
+        })
+    });
+}
+
+/// Every frame once more behind the last one, as it is: a frame of another place, or of another segment, is none.
+#[test]
+fn a_frame_in_another_place_is_none() {
+    let world = world(WORKLOAD);
+    let disk = &world.machines[0].disk;
+    let used: Vec<FileId> =
+        files(&world).into_iter().map(|(f, _)| f).filter(|f| !disk.written(*f).is_empty()).collect();
+    let (before, last) = (used[used.len() - 2], used[used.len() - 1]);
+    let block = |file: FileId| disk.bytes(file).unwrap();
+    let end = block(last).iter().rposition(|byte| *byte != 0).unwrap() as u64 / 64 * 64 + 64;
+    let frames = |damage: &dyn Fn(&mut SimDisk)| {
+        let mut world = world.fork();
+        damage(&mut world.machines[0].disk);
+        world.machines[0].disk.evict();
+        // Zeros look like what was never written.
+        world.machines[0].line.lied = true;
+        assert!(world.reopen(0, true));
+        world.machines[0].store().unwrap().report().unwrap().frames
+    };
+    let as_it_is = frames(&|_| {});
+    let put = |disk: &mut SimDisk, at: u64, bytes: &[u8]| {
+        (at..).zip(bytes).for_each(|(offset, byte)| disk.overwrite(last, offset, *byte));
+    };
+    // The first frames of the same segment behind its last one; and all of the segment before in place of its own.
+    let own = block(last);
+    assert_eq!(frames(&|disk| put(disk, end, &own[1024..1024 + 512])), as_it_is, "of another place");
+    let (empty, other) = (vec![0; own.len() - 1024], block(before));
+    let other = &other[1024..own.len().min(other.len())];
+    let replaced = |bytes: &[u8]| {
+        frames(&|disk| {
+            put(disk, 1024, &empty);
+            put(disk, 1024, bytes);
+        })
+    };
+    assert!(replaced(&[]) < as_it_is);
+    assert_eq!(replaced(other), replaced(&[]), "of another segment");
+}
