@@ -86,7 +86,7 @@ pub struct Position {
 }
 
 /// What an import did.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Default, Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Imported {
     /// How many of its records are new.
     pub new: u32,
@@ -161,6 +161,7 @@ pub struct Handle {
 #[derive(Debug)]
 struct Inner {
     inbox: Arc<Inbox>,
+    network_id: NetworkId,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -201,7 +202,7 @@ impl Handle {
     ) -> Result<Handle, OpenError> {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| OpenError::System(error.into()))?;
-        let dir = files.dir().display().to_string();
+        let (dir, network_id) = (files.dir().display().to_string(), config.network_id.clone());
         let inbox = Arc::new(Inbox::new());
         let (opened, is_open) = pair(inbox.end());
         let (refused, why_refused) = pair(inbox.end());
@@ -222,7 +223,7 @@ impl Handle {
         };
         let thread = thread::Builder::new().name("vine-store".into()).spawn(run).map_err(OpenError::System)?;
         inbox.served_by(thread.thread().clone());
-        let inner = Inner { inbox, thread: Mutex::new(Some(thread)) };
+        let inner = Inner { inbox, network_id, thread: Mutex::new(Some(thread)) };
         match is_open.wait() {
             Ok(()) => Ok(Handle { inner: Arc::new(inner) }),
             Err(ended) => Err(match why_refused.wait() {
@@ -277,6 +278,16 @@ impl Handle {
         self.query(|store| store.report().cloned().unwrap_or_default())
     }
 
+    /// The network of the store.
+    pub fn network_id(&self) -> &NetworkId {
+        &self.inner.network_id
+    }
+
+    /// The ordinal of the next op: how many ops this store took.
+    pub fn next_ordinal(&self) -> Pending<u64> {
+        self.query(|store| store.next_ordinal())
+    }
+
     /// The hash of all that the store holds: equal on two nodes that hold the same logs.
     pub fn state_hash(&self) -> Pending<[u8; 32]> {
         self.query(|store| store.state_hash().unwrap_or_default())
@@ -321,7 +332,7 @@ impl Handle {
     }
 
     /// Asks the state of the store.
-    fn query<T: Send + 'static>(&self, ask: impl FnOnce(&Store) -> T + Send + 'static) -> Pending<T> {
+    pub(crate) fn query<T: Send + 'static>(&self, ask: impl FnOnce(&Store) -> T + Send + 'static) -> Pending<T> {
         self.inner.inbox.ask(|reply| Request::Query(Box::new(move |store| reply.send(Ok(ask(store))))))
     }
 

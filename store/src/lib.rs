@@ -1,6 +1,7 @@
 //! The durable log of `vine-core` on real files.
 #![warn(clippy::unwrap_used)]
 
+mod archive;
 mod error;
 mod files;
 mod handle;
@@ -13,6 +14,7 @@ mod tickets;
 mod verification;
 mod worker;
 
+pub use crate::archive::{ExportError, ImportError};
 pub use crate::error::{OpenError, StoreError};
 pub use crate::files::{FileSystemError, Files};
 pub use crate::handle::{Figures, Handle, Imported, MAX_SCAN, Options, Position, Scanned, Status};

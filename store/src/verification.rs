@@ -111,8 +111,9 @@ impl Verification {
                 Some(Effect::Sign(..)) => {}
                 None => {
                     // Either an event waits, or the answer of the other thread is what is missing.
-                    let waits = self.store.progress().is_some();
-                    if let (true, Ok((token, is_good))) = (waits, results.recv()) {
+                    if self.store.progress().is_some()
+                        && let Ok((token, is_good)) = results.recv()
+                    {
                         self.store.handle_hashed(token, is_good);
                     }
                 }

@@ -23,9 +23,9 @@ use crate::tickets::Tickets;
 use crate::{Figures, Imported, Position, Status};
 
 /// The longest wait for writers that were just answered. A sync takes longer on all but the fastest disks.
-const GATHER: Duration = Duration::from_micros(60);
+const GATHER: Duration = Duration::from_micros(200);
 /// Nobody came for so long: nobody will.
-const GATHER_QUIET: Duration = Duration::from_micros(20);
+const GATHER_QUIET: Duration = Duration::from_micros(50);
 
 /// What the thread works with.
 pub(crate) struct Worker {
@@ -279,7 +279,7 @@ impl Worker {
     /// them splits them into two halves of which each waits for the other's sync.
     fn gather(&mut self) {
         let wanted = std::mem::take(&mut self.answered);
-        let patience = GATHER.min(self.figures.last_sync / 2);
+        let patience = GATHER.min(self.figures.last_sync);
         let began = Clock::now();
         let (mut seen, mut seen_at) = (0, began);
         loop {

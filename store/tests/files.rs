@@ -12,7 +12,7 @@ use std::process::Command;
 use bytes::Bytes;
 use common::{all, identity, open, options, text, texts};
 use vine_core::log::store::AppendError;
-use vine_store::{Handle, LockError, OpenError, Options, StoreError, Watched};
+use vine_store::{Handle, LockError, OpenError, Options, StoreError, Verification, Watched};
 
 /// What a store holds, as simply as it can be said.
 #[derive(Default)]
@@ -262,4 +262,51 @@ fn foreign_files_are_left_alone_and_modes_are_private() {
             assert_eq!(mode(&path), 0o600, "{}", path.display());
         }
     }
+}
+
+#[test]
+fn an_export_replayed_gives_the_same_state() {
+    let root = tempfile::tempdir().unwrap();
+    let (from, to) = (root.path().join("from"), root.path().join("to"));
+    for life in 0..3 {
+        let store = open(&from).unwrap();
+        for n in 0..40 {
+            store.append(vec![text(&format!("{life} {n}")), text("two")]).wait().unwrap();
+            store.put(text(&format!("key {}", n % 7)), text(&format!("{life} {n}"))).wait().unwrap();
+        }
+    }
+    let store = open(&from).unwrap();
+    let mut archive = Vec::new();
+    let summary = store.export(&mut archive, |_, _| ()).unwrap();
+    assert_eq!((summary.geneses, summary.ops), (3, 360));
+
+    let other = std::sync::Arc::new(vine_core::Identity::from_seed([8; 32]));
+    let other_options = Options { members: vec![identity().peer_id()], ..options() };
+    let copy = Handle::open(&to, other, other_options).unwrap();
+    let cut = copy.import_archive(&mut &archive[..archive.len() - 1], |_, _| ()).unwrap_err().to_string();
+    assert!(cut.contains("not whole"), "{cut}");
+    let imported = copy.import_archive(&mut archive.as_slice(), |_, _| ()).unwrap();
+    assert_eq!(u64::from(imported.new + imported.known), summary.geneses + summary.commits);
+    assert_eq!(copy.state_hash().wait().unwrap(), store.state_hash().wait().unwrap());
+    assert_eq!(texts(&all(&copy)), texts(&all(&store)));
+
+    let middle = archive.len() / 2;
+    archive[middle] ^= 1;
+    let third = Handle::open(&root.path().join("third"), identity(), options()).unwrap();
+    let refused = third.import_archive(&mut archive.as_slice(), |_, _| ()).unwrap_err().to_string();
+    assert!(refused.contains("byte"), "{refused}");
+}
+
+#[test]
+fn a_verification_of_full_commits_comes_to_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    for _ in 0..40 {
+        store.append(vec![Bytes::from(vec![1; 256]); 1024]).wait().unwrap();
+    }
+    store.close().wait().unwrap();
+    let mut verification = Verification::alone(dir.path(), identity().peer_id(), options()).unwrap();
+    let report = verification.run(|_, _| true).unwrap().unwrap();
+    assert!(report.is_sound());
+    assert_eq!(report.ops, 40 * 1024);
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use rustix::fs::{Advice, fadvise};
-use vine_store::Handle;
+use vine_store::{Handle, Verification};
 
 use crate::writes::{identity, options};
 use crate::{OP, Result, median};
@@ -117,5 +117,6 @@ fn recover(dir: &Path) -> Result<()> {
 }
 
 fn verify(dir: &Path) -> Result<()> {
-    recover(dir)
+    let report = Verification::alone(dir, identity().peer_id(), options()?)?.run(|_, _| true)?;
+    if report.is_some_and(|report| report.is_sound()) { Ok(()) } else { Err("the store is damaged".into()) }
 }
