@@ -14,8 +14,8 @@ use crate::log::{command, done, json, lines, node, start};
 
 /// Times that the daemon is killed.
 const ROUNDS: u64 = 200;
-/// The longest time under load, in milliseconds.
-const LOAD_MS: u64 = 120;
+/// The shortest and the longest time under load, in milliseconds.
+const LOAD_MS: (u64, u64) = (40, 160);
 /// Processes that write one op each, one process after the other, at a time.
 const SINGLE_WRITERS: usize = 3;
 
@@ -157,7 +157,7 @@ fn two_hundred_kills() {
     let rounds = std::env::var("VINE_LOG_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(ROUNDS);
     for round in 0..rounds {
         start(&mut a);
-        let load = Duration::from_millis(next(&mut random) % LOAD_MS);
+        let load = Duration::from_millis(LOAD_MS.0 + next(&mut random) % (LOAD_MS.1 - LOAD_MS.0));
         let acknowledged = life(&a, round, load);
         a.crash();
         total += acknowledged.len();
