@@ -335,7 +335,7 @@ mod tests {
         let mut script = Vec::new();
         clap_complete::generate(clap_complete::Shell::Bash, &mut Cli::command(), "vine", &mut script);
         let script = String::from_utf8(script).unwrap();
-        for command in ["vine__log__append", "vine__log__verify", "vine__kv__watch", "--follow"] {
+        for command in ["log,append)", "log,verify)", "kv,watch)", "--follow"] {
             assert!(script.contains(command), "{command}");
         }
     }

@@ -453,7 +453,7 @@ fn limits_of_the_log() {
     let fixture = Fixture::new();
     let with = |lines: &str| fixture.fault("[policy]", &format!("[log]\n{lines}\n[policy]"));
     says(&with("segment_bytes = 1000"), &["`segment_bytes` in [log] must lie between 2097152 and 1073741824"]);
-    says(&with("max_bytes = 8000000"), &["32:13", "room for 4 segments", "at least 268435456", "67108864"]);
+    says(&with("max_bytes = 8000000"), &["37:13", "room for 4 segments", "at least 268435456", "67108864"]);
     says(&with("max_bytes = -1"), &["must lie between"]);
     says(&with("max_bytes = \"4 GiB\""), &["must be an integer, not a string"]);
     says(&with("view_bytes = 10"), &["`view_bytes`", "1048576"]);
