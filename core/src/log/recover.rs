@@ -21,8 +21,8 @@ use super::disk::{DiskDone, DiskError, DiskErrorKind, DiskOp, DiskResult, FileId
 use super::replay::Replay;
 use super::report::{Damage, Finding, OpenError};
 use super::scan::{Scan, ScanStep};
-use super::segment::{FRAMES_AT, FrameKind, HeaderBlock, Lsn, Previous, SegmentHeader};
-use super::writer::Tail;
+use super::segment::{FRAMES_AT, FrameKind, HeaderBlock, Lsn, MAX_FRAME, Previous, SegmentHeader};
+use super::writer::{FIRST_SEGMENT, Tail};
 
 /// Files are cut to a multiple of this: a block of the file system.
 const BLOCK: u64 = 4096;
@@ -390,6 +390,7 @@ impl Recovery {
         loop {
             let Some(file) = self.files.get(index) else { return self.end() };
             let (id, len, state) = (file.id, file.len, file.state);
+            let longest = if matches!(state, State::Segment { .. }) { 0 } else { self.longest() };
             let remembered = state == State::Unused && self.is_remembered(id);
             let Some(replay) = &mut self.replay else { return Phase::Over };
             replay.report.files += 1;
@@ -404,11 +405,22 @@ impl Recovery {
                 }
                 State::Unused if !remembered => self.tail.unused.push((id, len)),
                 State::Lost | State::Unused | State::Headless | State::Unread => {
-                    replay.lost(id, len);
+                    let made_with = longest.max(len);
+                    replay.lost(id, len, made_with);
                 }
             }
             index += 1;
         }
+    }
+
+    /// The most bytes that a segment without a header was made with: the first one of an opening is short, and each later
+    /// one at most twice as long as the one before it.
+    fn longest(&self) -> u64 {
+        let sizes = self.files.iter().filter_map(|file| match file.state {
+            State::Segment { header, .. } => Some(header.size),
+            _ => None,
+        });
+        sizes.max().unwrap_or(0).max(FIRST_SEGMENT.max(FRAMES_AT + MAX_FRAME)).saturating_mul(2)
     }
 
     /// Whether another segment continues this file.
@@ -520,16 +532,17 @@ impl Recovery {
         if let (Some((file, from, to)), Some(replay)) = (self.cut, &mut self.replay) {
             replay.report.add(Finding::new(file, from..to, Damage::Cut));
         }
-        self.rewrite(&segment)
+        self.rewrite(&segment, len)
     }
 
-    fn rewrite(&self, segment: &SegmentInfo) -> Phase {
+    fn rewrite(&self, segment: &SegmentInfo, file_len: u64) -> Phase {
         let frames_from = segment.base + FRAMES_AT;
         // Without a frame that was synced, the header may not be durable either.
         let at = if self.vouched <= frames_from { 0 } else { self.vouched - segment.base };
-        if self.read_only || at >= segment.end {
+        let end = segment.end.min(file_len);
+        if self.read_only || at >= end {
             return Phase::Over;
         }
-        Phase::Rewrite { file: segment.file, at, end: segment.end, bytes: None }
+        Phase::Rewrite { file: segment.file, at, end, bytes: None }
     }
 }

@@ -10,7 +10,7 @@ use super::clock::Hlc;
 use super::commit::{Commit, Genesis, LogId, Tip};
 use super::disk::FileId;
 use super::report::{Damage, Finding, MAX_FINDINGS, Report};
-use super::segment::{FrameHeader, FrameKind, MAX_SEGMENT};
+use super::segment::{FrameHeader, FrameKind};
 use super::view::View;
 use crate::identity::PeerId;
 
@@ -101,12 +101,11 @@ impl Replay {
         self.pass_to(file, 0, first_ordinal);
     }
 
-    /// A segment is lost as a whole, with so many bytes, and nobody knows how many ops it held: their ordinals are passed over,
-    /// so that no other ops get them.
-    pub(super) fn lost(&mut self, file: FileId, len: u64) {
+    /// A segment is lost as a whole: what is left of it are `len` bytes, and it had at most `made_with`. Nobody knows how many
+    /// ops it held, and no others get their ordinals.
+    pub(super) fn lost(&mut self, file: FileId, len: u64, made_with: u64) {
         self.report.add(Finding::new(file, 0..len, Damage::Header));
-        // What is left of the file does not tell how long it was.
-        self.pass_over(file, 0..MAX_SEGMENT);
+        self.pass_over(file, 0..made_with);
     }
 
     /// Passes over as many ordinals as lost bytes may have held.

@@ -24,7 +24,7 @@ use crate::rng::Rng;
 use crate::time::Instant;
 
 /// What the first segment of an opening is long, unless segments are shorter anyway. Each later one is twice as long.
-const FIRST_SEGMENT: u64 = 1024 * 1024;
+pub const FIRST_SEGMENT: u64 = 1024 * 1024;
 /// After so long without a write a marker vouches for the last one.
 pub const QUIET: Duration = Duration::from_millis(100);
 /// A refused creation is tried again after this.
