@@ -458,5 +458,5 @@ fn limits_of_the_log() {
     says(&with("max_bytes = \"4 GiB\""), &["must be an integer, not a string"]);
     says(&with("view_bytes = 10"), &["`view_bytes`", "1048576"]);
     says(&with("max_size = 10"), &["unknown key `max_size`", "max_bytes"]);
-    says(&with("enabled = 1"), &["must be a boolean"]);
+    says(&with("enabled = 1"), &["must be true or false"]);
 }
