@@ -139,14 +139,11 @@ pub(super) async fn read<T: DeserializeOwned>(body: Incoming, limit: usize) -> R
 /// The bytes that came with a request.
 pub(super) async fn read_bytes(body: Incoming, limit: usize) -> Result<Bytes, Refusal> {
     let body = tokio::time::timeout(PATIENCE, Limited::new(body, limit).collect()).await;
-    let too_long = |error: Box<dyn std::error::Error + Send + Sync>| match error.is::<LengthLimitError>() {
-        true => {
-            let message = format!("the request has more than {limit} bytes");
-            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
-        }
+    let cut = |error: Box<dyn std::error::Error + Send + Sync>| match error.is::<LengthLimitError>() {
+        true => bad(format!("the request has more than {limit} bytes")),
         false => bad(error.to_string()),
     };
-    Ok(body.map_err(|error| bad(error.to_string()))?.map_err(too_long)?.to_bytes())
+    Ok(body.map_err(|error| bad(error.to_string()))?.map_err(cut)?.to_bytes())
 }
 
 fn bad(why: String) -> Refusal {
