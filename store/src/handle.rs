@@ -12,7 +12,7 @@ use vine_core::log::replay::Depth;
 use vine_core::log::report::Report;
 use vine_core::log::store::{self, Store, StoreConfig};
 use vine_core::log::view::Entry;
-use vine_core::log::{LogId, Record};
+use vine_core::log::{Chains, LogId, LogState, Record};
 use vine_core::{Identity, NetworkId, PeerId};
 
 use crate::error::{OpenError, StoreError};
@@ -127,6 +127,8 @@ pub struct Figures {
     pub sync_time: Duration,
     /// How long the last one took.
     pub last_sync: Duration,
+    /// When the last one ended.
+    pub last_sync_at: Option<Clock>,
     /// How many commits were hashed and signed.
     pub commits: u64,
     /// How long that took.
@@ -138,6 +140,7 @@ impl Figures {
         self.syncs += 1;
         self.sync_time += took;
         self.last_sync = took;
+        self.last_sync_at = Some(Clock::now());
     }
 
     pub(crate) fn signed(&mut self, took: Duration) {
@@ -288,6 +291,14 @@ impl Handle {
     /// The hash of all that the store holds: equal on two nodes that hold the same logs.
     pub fn state_hash(&self) -> Pending<[u8; 32]> {
         self.query(|store| store.state_hash().unwrap_or_default())
+    }
+
+    /// Every log that the store holds, and how far it reaches.
+    pub fn logs(&self) -> Pending<Vec<LogState>> {
+        self.query(|store| {
+            let logs = store.chains().into_iter().flat_map(Chains::iter);
+            logs.map(|(_, state)| state.clone()).collect()
+        })
     }
 
     /// The value of `key` in the key-value view.

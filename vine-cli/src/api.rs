@@ -1,31 +1,48 @@
 //! What the daemon answers over its control socket: HTTP/1.1 with JSON bodies.
 //!
-//! | request              | answer                                    |
-//! |----------------------|-------------------------------------------|
-//! | `GET /v1/status`     | [`Status`]                                |
-//! | `GET /v1/peers`      | a list of [`Peer`]                        |
-//! | `GET /v1/routes`     | a list of [`Route`]                       |
-//! | `GET /v1/sessions`   | a list of [`Session`]                     |
-//! | `GET /v1/relayed`    | a list of [`Relayed`]                     |
-//! | `GET /v1/netcheck`   | [`Netcheck`]; asks the peers first        |
-//! | `GET /v1/counters`   | [`Counters`]                              |
-//! | `GET /v1/snapshot`   | [`Snapshot`]                              |
-//! | `GET /v1/daemon`     | [`Daemon`]                                |
-//! | `POST /v1/ping`      | [`PingRequest`] in, [`PingReply`] out     |
-//! | `POST /v1/why`       | [`WhyRequest`] in, [`Why`] out            |
-//! | `POST /v1/reload`    | [`Reloaded`]                              |
-//! | `POST /v1/stop`      | [`Daemon`], and then the daemon stops     |
+//! | request                | answer                                    |
+//! |------------------------|-------------------------------------------|
+//! | `GET /v1/status`       | [`Status`]                                |
+//! | `GET /v1/peers`        | a list of [`Peer`]                        |
+//! | `GET /v1/routes`       | a list of [`Route`]                       |
+//! | `GET /v1/sessions`     | a list of [`Session`]                     |
+//! | `GET /v1/relayed`      | a list of [`Relayed`]                     |
+//! | `GET /v1/netcheck`     | [`Netcheck`]; asks the peers first        |
+//! | `GET /v1/counters`     | [`Counters`]                              |
+//! | `GET /v1/snapshot`     | [`Snapshot`]                              |
+//! | `GET /v1/daemon`       | [`Daemon`]                                |
+//! | `POST /v1/ping`        | [`PingRequest`] in, [`PingReply`] out     |
+//! | `POST /v1/why`         | [`WhyRequest`] in, [`Why`] out            |
+//! | `POST /v1/reload`      | [`Reloaded`]                              |
+//! | `POST /v1/stop`        | [`Daemon`], and then the daemon stops     |
+//! | `GET /v1/log`          | [`LogStatus`]                             |
+//! | `POST /v1/log/append`  | [`AppendRequest`] in, [`Position`] out, once it is durable |
+//! | `POST /v1/log/tail`    | [`TailRequest`] in, lines of [`TailLine`] out |
+//! | `POST /v1/log/verify`  | lines of [`VerifyLine`]                   |
+//! | `POST /v1/log/export`  | an archive                                |
+//! | `POST /v1/log/import`  | an archive of at most 4 MiB in, [`Imported`] or [`ImportRefused`] out |
+//! | `POST /v1/kv/put`      | [`Entry`] in, [`Position`] out, once it is durable |
+//! | `POST /v1/kv/delete`   | [`KeyRequest`] in, [`Position`] out, once it is durable |
+//! | `POST /v1/kv/get`      | [`KeyRequest`] in, [`Entry`] out          |
+//! | `POST /v1/kv/list`     | [`ListRequest`] in, [`Page`] out          |
+//! | `POST /v1/kv/watch`    | [`WatchRequest`] in, lines of [`WatchLine`] out |
 //!
 //! Anything else, and anything that fails, is answered with an HTTP error status and an [`ErrorBody`]. Fields are only ever
 //! added. Times are seconds or milliseconds as their names say; what is not known is `null`.
 
 mod inspect;
+mod log;
 
 use std::collections::BTreeMap;
 
 pub(crate) use inspect::{
     Candidate, Check, Checked, Family, HistoryEntry, Leg, Netcheck, PathEntry, RelayEntry, RemoteSide, Seen, Way, Why,
     WhyPolicy, WhyRequest,
+};
+pub(crate) use log::{
+    AppendRequest, Blob, Change, Damaged, Entry, Finding, ImportRefused, Imported, KeyRequest, ListRequest, LogOp,
+    LogStatus, Page, Position, Positions, Progress, TailLine, TailRequest, Verified, VerifyLine, WatchLine,
+    WatchRequest,
 };
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +58,7 @@ pub(crate) struct Status {
     pub(crate) peers_total: usize,
     /// Those whose answers are recent.
     pub(crate) peers_connected: usize,
+    pub(crate) log: LogStatus,
 }
 
 /// What the daemon is doing.

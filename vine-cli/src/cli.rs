@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -59,6 +60,12 @@ pub(crate) enum Command {
     },
     /// Show how this machine is seen by its peers: NAT, addresses, relays
     Netcheck,
+    /// Write, read and check the durable log of this machine
+    #[command(subcommand)]
+    Log(LogCommand),
+    /// Keep keys and values in the log
+    #[command(subcommand)]
+    Kv(KvCommand),
     /// Run a whole mesh on this machine and watch it work
     Demo(DemoArgs),
     /// Write completions for a shell
@@ -162,6 +169,101 @@ pub(crate) struct SessionsArgs {
     pub(crate) relayed: bool,
 }
 
+/// `vine log`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LogCommand {
+    /// Write to the log, and print the position once it is durable
+    Append(AppendArgs),
+    /// Print what is in the log, in the order in which it came
+    Tail(TailArgs),
+    /// Read every byte of the log and say whether it is as it should be
+    Verify,
+    /// Write all of the log into an archive, for a backup or another machine
+    Export {
+        /// The file, which must not be there yet, or `-` for standard output
+        file: PathBuf,
+    },
+    /// Take what an archive holds that is not here yet
+    Import {
+        /// The file, or `-` for standard input
+        file: PathBuf,
+    },
+}
+
+/// `vine log append`.
+#[derive(Debug, Args)]
+pub(crate) struct AppendArgs {
+    /// What to write [default: all of standard input]
+    #[arg(conflicts_with = "lines")]
+    pub(crate) text: Option<OsString>,
+    /// Write each line of standard input by itself, without its end; a position is printed for each batch of them
+    #[arg(long)]
+    pub(crate) lines: bool,
+}
+
+/// `vine log tail`.
+#[derive(Debug, Args)]
+pub(crate) struct TailArgs {
+    /// Begin with the op of this ordinal
+    #[arg(long, value_name = "ORDINAL", default_value_t = 0)]
+    pub(crate) from: u64,
+    /// Go on with what is written from now on
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+}
+
+/// `vine kv`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KvCommand {
+    /// Give a key a value, and return once that is durable
+    Put {
+        /// The key
+        key: OsString,
+        /// The value [default: all of standard input]
+        value: Option<OsString>,
+        /// Key and value are given in hexadecimal digits
+        #[arg(long)]
+        hex: bool,
+    },
+    /// Print the value of a key
+    Get {
+        /// The key
+        key: OsString,
+        /// The key is given, and the value printed, in hexadecimal digits
+        #[arg(long)]
+        hex: bool,
+    },
+    /// Take the value of a key away, and return once that is durable
+    Delete {
+        /// The key
+        key: OsString,
+        /// The key is given in hexadecimal digits
+        #[arg(long)]
+        hex: bool,
+    },
+    /// Print keys with their values, in order
+    List {
+        /// Only keys that begin with this
+        #[arg(default_value = "", hide_default_value = true)]
+        prefix: OsString,
+        /// The prefix is given, and keys and values printed, in hexadecimal digits
+        #[arg(long)]
+        hex: bool,
+    },
+    /// Print keys as they are written
+    Watch {
+        /// Only keys that begin with this
+        #[arg(default_value = "", hide_default_value = true)]
+        prefix: OsString,
+        /// Begin with the write of this ordinal [default: what is written from now on]
+        #[arg(long, value_name = "ORDINAL")]
+        from: Option<u64>,
+        /// The prefix is given, and keys and values printed, in hexadecimal digits
+        #[arg(long)]
+        hex: bool,
+    },
+}
+
 /// `vine ping`.
 #[derive(Debug, Args)]
 pub(crate) struct PingArgs {
@@ -203,6 +305,40 @@ impl std::fmt::Display for Format {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
+
+    use super::{Cli, Command, KvCommand, LogCommand};
+    use clap::Parser as _;
+
+    fn parse(arguments: &[&str]) -> Result<Command, String> {
+        let line = ["vine"].iter().chain(arguments);
+        Cli::try_parse_from(line).map(|cli| cli.command).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn arguments_of_the_log() {
+        let Ok(Command::Log(LogCommand::Tail(args))) = parse(&["log", "tail"]) else { panic!("it has defaults") };
+        assert_eq!((args.from, args.follow), (0, false));
+        let Ok(Command::Log(LogCommand::Append(args))) = parse(&["log", "append", "--", "-x"]) else {
+            panic!("a text")
+        };
+        assert_eq!((args.text, args.lines), (Some("-x".into()), false));
+        assert!(parse(&["log", "append", "text", "--lines"]).unwrap_err().contains("cannot be used with"));
+        assert!(parse(&["log", "tail", "--from", "-1"]).is_err());
+        assert!(parse(&["log", "export"]).unwrap_err().contains("<FILE>"));
+        let Ok(Command::Kv(KvCommand::List { prefix, hex })) = parse(&["kv", "list"]) else { panic!("all keys") };
+        assert_eq!((prefix, hex), ("".into(), false));
+        assert!(parse(&["kv", "put"]).unwrap_err().contains("<KEY>"));
+    }
+
+    #[test]
+    fn completions_know_the_log() {
+        let mut script = Vec::new();
+        clap_complete::generate(clap_complete::Shell::Bash, &mut Cli::command(), "vine", &mut script);
+        let script = String::from_utf8(script).unwrap();
+        for command in ["log,append)", "log,verify)", "kv,watch)", "--follow"] {
+            assert!(script.contains(command), "{command}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -16,6 +16,7 @@ mod demo;
 mod engine;
 mod files;
 mod identity_file;
+mod log;
 mod output;
 
 use std::process::ExitCode;

@@ -97,6 +97,12 @@ impl From<Faults> for Failure {
     }
 }
 
+impl From<crate::log::Trouble> for Failure {
+    fn from(trouble: crate::log::Trouble) -> Failure {
+        Failure::failed(trouble.code, trouble.message)
+    }
+}
+
 impl From<crate::identity_file::IdentityFileError> for Failure {
     fn from(error: crate::identity_file::IdentityFileError) -> Failure {
         Failure::usage("identity", error)
@@ -111,14 +117,26 @@ pub(crate) fn json(document: &impl Serialize) {
 
 /// Writes one JSON document on one line, for streams of them.
 pub(crate) fn json_line(document: &impl Serialize) {
-    let text = serde_json::to_string(document).expect("maps with string keys and finite numbers are JSON");
-    line(text);
+    line(compact(document));
+}
+
+/// One JSON document on one line, without its end.
+pub(crate) fn compact(document: &impl Serialize) -> String {
+    serde_json::to_string(document).expect("maps with string keys and finite numbers are JSON")
 }
 
 /// Writes a line to standard output. A reader who went away (`vine peers | head -1`) ends the program quietly.
 pub(crate) fn line(text: impl fmt::Display) {
     let mut stdout = io::stdout().lock();
     if writeln!(stdout, "{text}").and_then(|()| stdout.flush()).is_err() {
+        std::process::exit(1);
+    }
+}
+
+/// Writes text that has its line ends already, all at once.
+pub(crate) fn text(text: &[u8]) {
+    let mut stdout = io::stdout().lock();
+    if stdout.write_all(text).and_then(|()| stdout.flush()).is_err() {
         std::process::exit(1);
     }
 }
@@ -266,6 +284,44 @@ pub(crate) fn bytes(count: u64) -> String {
     if unit == "B" { format!("{count} B") } else { format!("{value:.1} {unit}") }
 }
 
+/// Bytes of anybody as one line that does a terminal no harm: text as it is, but for control characters, which are escaped, and
+/// bytes that are no UTF-8 as `\\xff`.
+pub(crate) fn safe(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\\' => text.push_str("\\\\"),
+                '\n' => text.push_str("\\n"),
+                '\t' => text.push_str("\\t"),
+                c if is_harmless(c) => text.push(c),
+                c if c.is_ascii() => text.push_str(&format!("\\x{:02x}", u32::from(c))),
+                c => text.extend(c.escape_unicode()),
+            }
+        }
+        chunk.invalid().iter().for_each(|byte| text.push_str(&format!("\\x{byte:02x}")));
+    }
+    text
+}
+
+/// Whether a character stands for itself: neither control nor one that changes how others are shown (UAX #9).
+fn is_harmless(c: char) -> bool {
+    !c.is_control()
+        && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// Hexadecimal digits.
+pub(crate) fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The bytes that hexadecimal digits stand for.
+pub(crate) fn from_hex(digits: &[u8]) -> Option<Vec<u8>> {
+    let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
+    let (pairs, []) = digits.as_chunks::<2>() else { return None };
+    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
+}
+
 /// Milliseconds of a round trip, or a dash where there was none.
 pub(crate) fn milliseconds(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), |ms| if ms < 10.0 { format!("{ms:.2} ms") } else { format!("{ms:.1} ms") })
@@ -282,6 +338,16 @@ mod tests {
         table.row([("b".to_owned(), Tone::Plain), ("down".to_owned(), Tone::Bad)]);
         assert_eq!(table.render(false), "NAME   STATE\nalpha  up\nb      down");
         assert!(table.render(true).contains("\x1b[31mdown\x1b[0m"));
+    }
+
+    #[test]
+    fn what_others_wrote_does_a_terminal_no_harm() {
+        assert_eq!(safe("grün".as_bytes()), "grün");
+        assert_eq!(safe(b"a\x1b[2J\n\xff\\"), r"a\x1b[2J\n\xff\\");
+        assert_eq!(safe("a\u{202e}b".as_bytes()), r"a\u{202e}b");
+        assert_eq!(from_hex(b"00fF"), Some(vec![0, 255]));
+        assert_eq!(to_hex(&[0, 255]), "00ff");
+        assert_eq!((from_hex(b"0"), from_hex(b"0g")), (None, None));
     }
 
     #[test]

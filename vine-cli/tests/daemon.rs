@@ -127,7 +127,7 @@ fn the_control_socket_speaks_http_and_json() {
     let (code, status) = get(&socket, "/v1/status");
     assert_eq!(code, 200);
     let keys: Vec<&str> = status.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(keys, ["name", "network_id", "peer_id", "peers_connected", "peers_total", "phase", "uptime_s"]);
+    assert_eq!(keys, ["log", "name", "network_id", "peer_id", "peers_connected", "peers_total", "phase", "uptime_s"]);
     let lists = [
         ("peers", vec!["last_seen_s", "name", "peer_id", "prefixes", "relay_capable", "rtt_ms", "state"]),
         ("routes", vec!["installed", "peer", "prefix"]),

@@ -192,11 +192,16 @@ impl Reading {
                 // The beginning of its log was lost: nobody can say whose it is.
                 let ordinals = first_ordinal..first_ordinal + u64::from(commit.header().count);
                 let damaged = taken.is_empty().then_some(Damaged { ordinals, file, range });
-                return (taken, Cursor::at(first_ordinal), damaged);
+                let next = damaged.as_ref().map_or(first_ordinal, |damaged| damaged.ordinals.end);
+                return (taken, Cursor::at(next), damaged);
             };
             taken.push(Taken { first_ordinal, author, commit });
         }
-        (taken, Cursor { ordinal: self.wanted, place: self.place }, self.damaged)
+        let next = match &self.damaged {
+            Some(damaged) => Cursor::at(damaged.ordinals.end),
+            None => Cursor { ordinal: self.wanted, place: self.place },
+        };
+        (taken, next, self.damaged)
     }
 
     fn scan(&mut self, segment: &SegmentInfo) -> Option<DiskOp> {

@@ -208,6 +208,29 @@ fn keys_and_values_survive_and_one_sync_covers_all_writers() {
 }
 
 #[test]
+fn reading_goes_on_behind_what_is_damaged() {
+    let mut machine = Machine::opened(Disk::default(), 1);
+    for text in ["first", "second", "third"] {
+        machine.append(text).unwrap();
+    }
+    let mut disk = machine.close();
+    let bytes = disk.files.get_mut(&FileId(0)).unwrap();
+    let at = bytes.windows(6).position(|window| window == b"second").unwrap();
+    bytes[at] ^= 1;
+    let mut machine = Machine::opened(disk, 2);
+    let (mut cursor, mut found, mut missing) = (Cursor::at(0), Vec::new(), Vec::new());
+    for _ in 0..10 {
+        machine.store.read(Ticket(1), cursor, 1).unwrap();
+        let events = machine.run();
+        let [StoreEvent::Read { taken, next, damaged, .. }] = &events[..] else { panic!("{events:?}") };
+        found.extend(taken.iter().flat_map(|taken| taken.delivered(cursor.ordinal)).map(|op| op.ordinal));
+        missing.extend(damaged.iter().map(|damaged| damaged.ordinals.clone()));
+        cursor = *next;
+    }
+    assert_eq!((found, missing, cursor.ordinal), (vec![0, 2], vec![1..2], 3));
+}
+
+#[test]
 fn a_quiet_store_vouches_for_its_last_write() {
     let mut machine = Machine::opened(Disk::default(), 1);
     machine.append("first").unwrap();

@@ -266,6 +266,14 @@ impl Node {
         self.daemon().signal(signal);
     }
 
+    /// Kills the daemon as a crash would, without looking after what is left: [`Node::crash`] does that later.
+    ///
+    /// # Panics
+    /// Where none was started.
+    pub fn kill_daemon(&self) {
+        self.daemon.as_ref().expect("the daemon was started").signal(Signal::KILL);
+    }
+
     /// Kills the daemon as a crash would.
     pub fn crash(&mut self) {
         self.daemon().kill();

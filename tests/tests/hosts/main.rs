@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "the whole file is a test")]
 
 mod faults;
+mod kill;
+mod log;
 mod pair;
 mod reload;
 mod session;

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep_until};
 
 use super::{client, runtime};
-use crate::api::{Counters, Peer, PingReply, PingRequest, Relayed, Route, Session, Snapshot, Status};
+use crate::api::{Counters, LogStatus, Peer, PingReply, PingRequest, Relayed, Route, Session, Snapshot, Status};
 use crate::cli::{PingArgs, SessionsArgs};
 use crate::client::{Client, ClientError};
 use crate::output::{self, Format, Outcome, Table, Tone};
@@ -36,9 +36,41 @@ pub(super) fn status(config: Option<PathBuf>, format: Format) -> Outcome {
             format!("peer id  {}", status.peer_id),
             format!("phase    {}, for {}", status.phase.name(), output::seconds(status.uptime_s)),
             format!("peers    {} of {} connected", status.peers_connected, status.peers_total),
+            log_text(&status.log),
         ]
         .join("\n")
     })
+}
+
+/// The log's part, in lines under each other.
+fn log_text(log: &LogStatus) -> String {
+    let mut lines = Vec::new();
+    match (&log.ops, &log.logs, &log.bytes) {
+        (Some(ops), Some(logs), Some(bytes)) => {
+            let (ops, logs) = (output::count_of(*ops, "op"), output::count(*logs, "log"));
+            let (bytes, limit) = (output::bytes(*bytes), output::bytes(log.max_bytes));
+            lines.push(format!("{}, {ops} of {logs}, {bytes} of {limit}", log.state));
+            lines.push(match (log.last_sync_age_s, log.last_sync_ms) {
+                (Some(age), took) => {
+                    format!("last synced {} ago in {}", output::seconds(age), output::milliseconds(took))
+                }
+                _ => "nothing written since the start".to_owned(),
+            });
+        }
+        _ => lines.push(log.state.clone()),
+    }
+    lines.extend(log.error.clone());
+    if log.view_is_full {
+        lines.push("keys and values have reached view_bytes in [log], and are not up to date; raise it".to_owned());
+    }
+    if log.refusals > 0 {
+        lines.push(format!("{} refused since the start", output::count_of(log.refusals, "request")));
+    }
+    let lost = log.findings.iter().filter(|finding| finding.lost).count() as u64 + log.unlisted;
+    if lost > 0 {
+        lines.push(format!("damaged: {}; see: vine log verify", output::count_of(lost, "finding")));
+    }
+    format!("log      {}", lines.join("\n         "))
 }
 
 /// How a peer's state is coloured.

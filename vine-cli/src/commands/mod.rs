@@ -5,7 +5,10 @@ mod daemon;
 mod doctor;
 mod identity;
 mod inspect;
+mod kv;
 mod live;
+mod log;
+mod transfer;
 
 use std::path::{Path, PathBuf};
 
@@ -42,6 +45,8 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Why { target } => inspect::why(target, config, format),
         Command::Netcheck => inspect::netcheck(config, format),
         Command::Ping(args) => live::ping(&args, config, format),
+        Command::Log(command) => log::run(command, config, format),
+        Command::Kv(command) => kv::run(command, config, format),
         Command::Demo(args) => crate::demo::run(&args, format),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -62,6 +62,7 @@ pub(super) fn config(faults: &mut Faults, draft: Draft, path: &Path, own: Option
         },
         peers: draft.peers.into_iter().filter_map(|peer| finished(peer, &endpoints)).collect(),
         policy: draft.policy,
+        log: draft.log,
         warnings,
     })
 }

@@ -50,6 +50,7 @@ pub(crate) struct Config {
     pub(crate) tun: Tun,
     pub(crate) peers: Vec<Peer>,
     pub(crate) policy: Policy,
+    pub(crate) log: Log,
     /// What is allowed, and yet worth a word.
     pub(crate) warnings: Vec<String>,
 }
@@ -107,6 +108,36 @@ pub(crate) struct Policy {
     pub(crate) allow_signaling_upgrade: bool,
     /// `[relay]`.
     pub(crate) relay: RelayLimits,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Log {
+    /// Whether there is a log, in the directory `log` of the state directory.
+    pub(crate) enabled: bool,
+    /// The most bytes that all its files take.
+    pub(crate) max_bytes: u64,
+    /// The most bytes that the commits of one other machine take.
+    pub(crate) author_bytes: u64,
+    /// The size of one file, in the long run.
+    pub(crate) segment_bytes: u64,
+    /// The most memory that the key-value view takes.
+    pub(crate) view_bytes: usize,
+    /// Bytes of the file system that the log leaves free; `None` for a share of the file system.
+    pub(crate) min_free_bytes: Option<u64>,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Log {
+            enabled: true,
+            max_bytes: 4 << 30,
+            author_bytes: 1 << 30,
+            segment_bytes: 64 << 20,
+            view_bytes: 256 << 20,
+            min_free_bytes: None,
+        }
+    }
 }
 
 /// The configuration of `path` and the identity that it names.

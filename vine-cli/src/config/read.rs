@@ -16,7 +16,7 @@ use vine_tokio::Endpoint;
 use super::fault::Faults;
 use super::section::{At, Section, Span};
 use super::value;
-use super::{DEFAULT_LISTEN, DEFAULT_MTU, DEFAULT_SOCKET, DEFAULT_STATE_DIR, DEFAULT_TUN_NAME, Policy};
+use super::{DEFAULT_LISTEN, DEFAULT_MTU, DEFAULT_SOCKET, DEFAULT_STATE_DIR, DEFAULT_TUN_NAME, Log, Policy};
 
 /// Most sockets that the engine takes.
 const MAX_LISTEN: usize = 16;
@@ -30,6 +30,16 @@ const IDENTITY_EXAMPLE: &str = "\"/var/lib/vine/identity\"";
 const MAX_CHANNELS: u32 = 1_000_000;
 /// Largest rate that a relay may be told to grant, in kilobytes a second: more than the fastest links have.
 const MAX_RELAY_RATE: u32 = 100_000_000;
+/// Smallest size of a segment of the log: it has to hold the largest commit, with room for its frame.
+const MIN_SEGMENT: u64 = 2 << 20;
+/// Largest size of a segment of the log.
+const MAX_SEGMENT: u64 = 1 << 30;
+/// Segments that the log must have room for: one that is written, the next one ahead, and two that are full.
+const MIN_SEGMENTS: u64 = 4;
+/// Least memory for the key-value view.
+const MIN_VIEW: u64 = 1 << 20;
+/// Most bytes that anything of the log may be given: a TOML integer's, less what rounding up to segments may add.
+const MAX_LOG: u64 = 1 << 60;
 /// Longest path of a unix socket (`sun_path` less the terminator).
 const MAX_SOCKET_PATH: usize = 107;
 
@@ -47,6 +57,7 @@ pub(super) struct Draft {
     pub(super) bootstrap: Vec<DraftBootstrap>,
     pub(super) peers: Vec<DraftPeer>,
     pub(super) policy: Policy,
+    pub(super) log: Log,
 }
 
 /// Where the daemon keeps things.
@@ -79,6 +90,7 @@ pub(super) fn document(faults: &mut Faults, table: &DeTable<'_>, torn: bool, bas
     let peers = root.tables(faults, "allowed_peers", "[[allowed_peers]]");
     let mut policy = root.table(faults, "policy", "[policy]", false);
     let mut relay = root.table(faults, "relay", "[relay]", false);
+    let mut log = root.table(faults, "log", "[log]", false);
     root.finish(faults);
 
     node.require(faults, "name", "\"alpha\"");
@@ -99,11 +111,13 @@ pub(super) fn document(faults: &mut Faults, table: &DeTable<'_>, torn: bool, bas
         bootstrap: bootstrap.into_iter().map(|section| bootstrap_peer(faults, section)).collect(),
         peers: peers.into_iter().map(|section| allowed_peer(faults, section)).collect(),
         policy: read_policy(faults, &mut policy, &mut relay),
+        log: read_log(faults, &mut log),
     };
     node.finish(faults);
     tun.finish(faults);
     policy.finish(faults);
     relay.finish(faults);
+    log.finish(faults);
     draft
 }
 
@@ -174,7 +188,7 @@ fn read_places(faults: &mut Faults, node: &mut Section<'_>, base: &Path) -> Plac
 fn addresses(faults: &mut Faults, tun: &mut Section<'_>) -> Vec<At<(IpAddr, u8)>> {
     let list = tun.texts(faults, "addresses");
     let single = tun.parse(faults, "address", value::bare_address);
-    let len = tun.integer(faults, "prefix_len", 1..=128);
+    let len = tun.integer(faults, "prefix_len", 1..=128_u32);
     let has = (tun.has("addresses"), tun.has("address"), tun.has("prefix_len"));
     match has {
         (true, false, false) => {
@@ -289,4 +303,33 @@ fn relay_limits(faults: &mut Faults, relay: &mut Section<'_>) -> RelayLimits {
         Rate { units, per: Duration::from_secs(1), burst: (units / 4).max(65_536) }
     });
     RelayLimits { channels: all, channels_per_peer: of_peer, bytes_per_peer: rate }
+}
+
+fn read_log(faults: &mut Faults, log: &mut Section<'_>) -> Log {
+    let default = Log::default();
+    let bytes = |found: Option<At<u64>>, otherwise| found.map_or(otherwise, |found| found.value);
+    let enabled = log.boolean(faults, "enabled").is_none_or(|flag| flag.value);
+    let segment = log.integer(faults, "segment_bytes", MIN_SEGMENT..=MAX_SEGMENT);
+    let segment_bytes = bytes(segment, default.segment_bytes);
+    let all = log.integer(faults, "max_bytes", MIN_SEGMENT..=MAX_LOG);
+    let max_bytes = all.as_ref().map_or(default.max_bytes, |found| found.value);
+    if max_bytes < segment_bytes * MIN_SEGMENTS {
+        let span = log.span_of(if all.is_some() { "max_bytes" } else { "segment_bytes" });
+        let least = segment_bytes * MIN_SEGMENTS;
+        faults.at(
+            span,
+            format!(
+                "the log needs room for {MIN_SEGMENTS} segments: `max_bytes` must be at least {least} where `segment_bytes` is {segment_bytes}; raise it, or make the segments smaller"
+            ),
+        );
+    }
+    let view = bytes(log.integer(faults, "view_bytes", MIN_VIEW..=MAX_LOG), default.view_bytes as u64);
+    Log {
+        enabled,
+        max_bytes,
+        author_bytes: bytes(log.integer(faults, "author_bytes", 0..=MAX_LOG), default.author_bytes),
+        segment_bytes,
+        view_bytes: usize::try_from(view).unwrap_or(usize::MAX),
+        min_free_bytes: log.integer(faults, "min_free_bytes", 0..=MAX_LOG).map(|found| found.value),
+    }
 }

@@ -175,17 +175,17 @@ impl<'d> Section<'d> {
     }
 
     /// The integer under `key`, which must lie in `range`.
-    pub(crate) fn integer(
+    pub(crate) fn integer<T: TryFrom<i64> + PartialOrd + std::fmt::Display>(
         &mut self,
         faults: &mut Faults,
         key: &'static str,
-        range: std::ops::RangeInclusive<u32>,
-    ) -> Option<At<u32>> {
+        range: std::ops::RangeInclusive<T>,
+    ) -> Option<At<T>> {
         // `None` inside: an integer that fits no i64, hence no range of ours.
         let found = self.typed(faults, key, "an integer", |value| {
             value.as_integer().map(|integer| i64::from_str_radix(integer.as_str(), integer.radix()).ok())
         })?;
-        match found.value.and_then(|value| u32::try_from(value).ok()).filter(|value| range.contains(value)) {
+        match found.value.and_then(|value| T::try_from(value).ok()).filter(|value| range.contains(value)) {
             Some(value) => Some(found.with(value)),
             None => {
                 let (low, high) = range.into_inner();

@@ -38,7 +38,7 @@ network_id = {network_id}
 identity_path = {identity_path}
 # Where to listen. Machines behind NAT keep the default.
 listen = ["{DEFAULT_LISTEN}"]
-# Lock, log of the detached daemon, the last-known addresses of peers, and the control socket unless it is named below.
+# Lock, log of the detached daemon, the log of [log], the last-known addresses of peers, and the control socket unless it is named below.
 state_dir = {state_dir}
 # control_socket = "/run/vine/vine.sock"
 
@@ -79,6 +79,15 @@ allow_signaling_upgrade = true
 # channels = 16384                       # pairs of peers in all
 # peer_channels = 256                    # pairs that one peer asked for
 # peer_kilobytes_per_second = 2000       # what one peer may send through this machine; not limited where it is left out
+
+# The durable log of this machine (vine log, vine kv), in the directory `log` of state_dir.
+# [log]
+# enabled = true
+# max_bytes = 4294967296                 # of all its files; writes are refused beyond
+# author_bytes = 1073741824              # of what is imported from one other machine
+# segment_bytes = 67108864               # of one file
+# view_bytes = 268435456                 # memory for keys and values; writes of keys are refused beyond
+# min_free_bytes = 268435456             # left free on the file system; 1/64 of it where that is less, if left out
 "#
     )
 }

@@ -429,3 +429,34 @@ fn live_commands_need_only_the_socket() {
     fs::write(&path, "[node]\ncontrol_socket = 3\n").unwrap();
     says(&control_socket(&path).unwrap_err().to_string(), &["2:18:", "must be a string"]);
 }
+
+#[test]
+fn the_log_is_on_with_its_limits() {
+    let fixture = Fixture::new();
+    assert_eq!(fixture.load(&Fixture::valid()).unwrap().log, Log::default());
+    let text = Fixture::valid()
+        + "[log]\nenabled = false\nauthor_bytes = 5\nmax_bytes = 1_073_741_824\nsegment_bytes = 4194304\nview_bytes = 2097152\nmin_free_bytes = 0\n";
+    let log = fixture.load(&text).unwrap().log;
+    let asked = Log {
+        enabled: false,
+        max_bytes: 1 << 30,
+        author_bytes: 5,
+        segment_bytes: 4 << 20,
+        view_bytes: 2 << 20,
+        min_free_bytes: Some(0),
+    };
+    assert_eq!(log, asked);
+}
+
+#[test]
+fn limits_of_the_log() {
+    let fixture = Fixture::new();
+    let with = |lines: &str| fixture.fault("[policy]", &format!("[log]\n{lines}\n[policy]"));
+    says(&with("segment_bytes = 1000"), &["`segment_bytes` in [log] must lie between 2097152 and 1073741824"]);
+    says(&with("max_bytes = 8000000"), &["37:13", "room for 4 segments", "at least 268435456", "67108864"]);
+    says(&with("max_bytes = -1"), &["must lie between"]);
+    says(&with("max_bytes = \"4 GiB\""), &["must be an integer, not a string"]);
+    says(&with("view_bytes = 10"), &["`view_bytes`", "1048576"]);
+    says(&with("max_size = 10"), &["unknown key `max_size`", "max_bytes"]);
+    says(&with("enabled = 1"), &["must be true or false"]);
+}

@@ -37,6 +37,7 @@ fn restart_needed(old: &Config, new: &Config) -> Vec<String> {
         ("tun.name", old.tun.name != new.tun.name),
         ("tun.addresses", old.tun.addresses != new.tun.addresses),
         ("tun.mtu", old.tun.mtu != new.tun.mtu),
+        ("log", old.log != new.log),
     ];
     changed.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key.to_owned()).collect()
 }

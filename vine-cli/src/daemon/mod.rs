@@ -10,6 +10,7 @@ mod history;
 mod inspect;
 mod last_known;
 mod lock;
+mod log;
 mod logging;
 mod report;
 mod service;
@@ -24,6 +25,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::oneshot;
 use vine_core::{Event, Identity};
 use vine_tokio::{BindError, Engine, EngineHandle, NetworkError, StartError, TunError};
 
@@ -33,6 +35,8 @@ use crate::engine;
 use crate::output::{Failure, Outcome};
 use last_known::LastKnown;
 use lock::{ControlSocket, Lock};
+pub(crate) use log::LEFT_OUT;
+use log::LogService;
 use service::Service;
 
 /// Runs the node of the configuration at `path` until it is told to stop.
@@ -101,6 +105,7 @@ async fn serve(config: Config, identity: Identity, socket: &ControlSocket, log: 
     let name = config.node.name.clone();
     let peer_id = identity.peer_id();
     let last_known = LastKnown::load(&config.node.state_dir);
+    let author = twin(&identity)?;
     let start = engine::start_of(&config, identity, |peer| last_known.of(peer, &config));
     let started = Engine::start(start).await;
     let engine = started.map_err(|error| not_started(&error))?;
@@ -115,8 +120,10 @@ async fn serve(config: Config, identity: Identity, socket: &ControlSocket, log: 
         env!("CARGO_PKG_VERSION")
     );
     let (events, news) = (engine.events(), engine.events());
-    let service = Arc::new(Service::new(config, last_known, peer_id, engine.clone()));
-    let control = tokio::spawn(control::serve(listener, Arc::clone(&service)));
+    let log_service = LogService::start(&config, author);
+    let service = Arc::new(Service::new(config, last_known, peer_id, engine.clone(), log_service));
+    let (end, ended) = oneshot::channel();
+    let control = tokio::spawn(control::serve(listener, Arc::clone(&service), ended));
     let reporter = tokio::spawn(log_events(events, Arc::clone(&service)));
     let rememberer = tokio::spawn(keep_remembering(news, Arc::clone(&service)));
     if let Some(log) = &log {
@@ -129,10 +136,19 @@ async fn serve(config: Config, identity: Identity, socket: &ControlSocket, log: 
     rememberer.abort();
     service.remember().await;
     engine.shutdown().await;
-    control.abort();
+    // While the control socket still answers: what waits for the disk hears that it is there.
+    service.log.close().await;
+    let _ = end.send(());
+    let _ = control.await;
     reporter.abort();
     tracing::info!("vine is down");
     result
+}
+
+/// The same identity once more: the engine keeps the one that it gets.
+fn twin(identity: &Identity) -> Outcome<Arc<Identity>> {
+    let twin = Identity::from_secret_text(&identity.to_secret_text());
+    twin.map(Arc::new).map_err(|error| Failure::failed("identity", error))
 }
 
 fn not_started(error: &StartError) -> Failure {
@@ -168,7 +184,7 @@ async fn watch(engine: &EngineHandle, service: &Service, signals: &mut Signals) 
             _ = signals.snapshot.recv() => snapshot(service).await,
             () = tick(&mut watchdog) => {
                 // What is alive is an engine that answers, and not this loop alone.
-                if service.status().await.is_ok() {
+                if service.is_alive().await {
                     notify(&[NotifyState::Watchdog]);
                 }
             }

@@ -14,6 +14,7 @@ use vine_tokio::{EngineHandle, PingError};
 
 use super::history::History;
 use super::last_known::LastKnown;
+use super::log::LogService;
 use super::{change, inspect, report};
 use crate::api::{
     Counters, Daemon, Peer, Phase, PingReply, PingRequest, Relayed, Reloaded, Route, Session, Snapshot, Status,
@@ -41,6 +42,7 @@ impl Refusal {
 /// The running node as the control socket and the signals see it.
 pub(super) struct Service {
     pub(super) engine: EngineHandle,
+    pub(super) log: Arc<LogService>,
     peer_id: PeerId,
     /// What happened to the paths.
     pub(super) history: Arc<History>,
@@ -66,7 +68,13 @@ struct Facts {
 
 impl Service {
     /// The service of an engine that was started from `config`.
-    pub(super) fn new(config: Config, last_known: LastKnown, peer_id: PeerId, engine: EngineHandle) -> Service {
+    pub(super) fn new(
+        config: Config,
+        last_known: LastKnown,
+        peer_id: PeerId,
+        engine: EngineHandle,
+        log: Arc<LogService>,
+    ) -> Service {
         let facts = Facts {
             name: config.node.name.clone(),
             network_id: config.node.network_id.as_str().to_owned(),
@@ -77,6 +85,7 @@ impl Service {
         };
         Service {
             engine,
+            log,
             peer_id,
             history: Arc::default(),
             last_known: Mutex::new(last_known),
@@ -128,10 +137,15 @@ impl Service {
 
     pub(super) async fn status(&self) -> Result<Status, Refusal> {
         let (total, connected) = self.ask(|node, _| (node.peers().count(), report::connected(node))).await?;
-        Ok(self.status_with(total, connected))
+        Ok(self.status_with(total, connected).await)
     }
 
-    fn status_with(&self, peers_total: usize, peers_connected: usize) -> Status {
+    /// Whether the engine answers.
+    pub(super) async fn is_alive(&self) -> bool {
+        self.ask(|_, _| ()).await.is_ok()
+    }
+
+    async fn status_with(&self, peers_total: usize, peers_connected: usize) -> Status {
         Status {
             name: self.facts.name.clone(),
             peer_id: self.peer_id.to_string(),
@@ -140,6 +154,7 @@ impl Service {
             phase: self.phase(),
             peers_total,
             peers_connected,
+            log: self.log.status().await,
         }
     }
 
@@ -185,7 +200,7 @@ impl Service {
         Ok(Snapshot {
             taken_at_ms: wall_ms(),
             daemon: self.daemon(),
-            status: self.status_with(peers.len(), connected),
+            status: self.status_with(peers.len(), connected).await,
             peers,
             routes,
             sessions,
@@ -286,6 +301,7 @@ impl Service {
             let stays = |id: &PeerId| new.peers.iter().any(|peer| peer.id == *id);
             last_known.retain(stays);
             self.history.retain(stays);
+            self.log.set_names(&new);
             // What needs a restart is still that of the start.
             config.peers = new.peers;
             config.policy = new.policy;
