@@ -29,6 +29,10 @@ pub const FIRST_SEGMENT: u64 = 1024 * 1024;
 pub const QUIET: Duration = Duration::from_millis(100);
 /// A refused creation is tried again after this.
 const RETRY: Duration = Duration::from_secs(1);
+/// While nothing is written, so many pieces of zeros follow each other at this distance: writes that come wait for one of them at
+/// most.
+const QUIET_ZEROS: usize = 16;
+const QUIET_STEP: Duration = Duration::from_millis(5);
 /// Zeros are written ahead in pieces of this size. The sync of the header covers them; by then a good driver has them on the
 /// disk.
 const ZEROS_LEN: u64 = 64 * 1024;
@@ -184,6 +188,8 @@ pub struct Writer {
     /// Behind the last op that was pushed.
     next_ordinal: u64,
     mark_at: Option<Instant>,
+    /// When the segment ahead is filled further, while nothing else is written.
+    fill_at: Option<Instant>,
     closing: bool,
     is_marked_closed: bool,
     is_tidying: bool,
@@ -212,6 +218,7 @@ impl Writer {
             writing: None,
             next_ordinal: 0,
             mark_at: None,
+            fill_at: None,
             closing: false,
             is_marked_closed: false,
             is_tidying: false,
@@ -251,14 +258,18 @@ impl Writer {
 
     /// When [`Writer::handle_timeout`] has something to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.mark_at
+        self.mark_at.into_iter().chain(self.fill_at).min()
     }
 
-    /// Writes a marker where it is due.
+    /// Writes a marker where it is due, and zeros while there is time for them.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.mark_at.is_some_and(|at| at <= now) {
             self.mark_at = None;
             self.mark(now, FrameKind::Marker);
+        }
+        if self.fill_at.is_some_and(|at| at <= now) {
+            let more = (0..QUIET_ZEROS).all(|_| self.write_zeros());
+            self.fill_at = more.then(|| now + QUIET_STEP);
         }
     }
 
@@ -312,6 +323,7 @@ impl Writer {
         let bytes = Bytes::from(core::mem::take(&mut self.batch));
         self.writing = Some(end);
         self.mark_at = None;
+        self.fill_at = None;
         self.emit(Purpose::Frames, DiskOp::Write { file, offset: self.batch_at, bytes });
         self.emit(Purpose::FramesSync, DiskOp::Sync { file });
         self.prepare_ahead(now);
@@ -354,7 +366,10 @@ impl Writer {
                 // The frames carried what was synced before them.
                 self.vouched = self.vouched.max(self.synced);
                 self.synced = end;
-                self.mark_at = (self.data_end > self.vouched).then(|| now + QUIET);
+                let is_vouched = self.data_end <= self.vouched;
+                self.mark_at = (!is_vouched).then(|| now + QUIET);
+                let may_fill = !self.closing && self.ahead.as_ref().is_some_and(|ahead| ahead.ready);
+                self.fill_at = (is_vouched && may_fill).then_some(now);
                 self.go_on_closing(now);
                 Some(WriterEvent::Durable)
             }
@@ -380,6 +395,7 @@ impl Writer {
             _ => {
                 self.stopped = true;
                 self.mark_at = None;
+                self.fill_at = None;
                 self.out.clear();
                 Some(WriterEvent::Stopped(stopped))
             }
@@ -467,6 +483,7 @@ impl Writer {
         };
         let (file, bytes) = (ahead.file, Bytes::from(header.encode()));
         self.switching = Some(header);
+        self.fill_at = None;
         self.emit(Purpose::Header, DiskOp::Write { file, offset: 0, bytes });
         self.emit(Purpose::HeaderSync, DiskOp::Sync { file });
     }
@@ -545,6 +562,7 @@ impl Writer {
             return;
         }
         self.is_tidying = true;
+        self.fill_at = None;
         self.drop_ahead(true);
         if let Some(current) = &self.current {
             let (file, size) = (current.file, current.at.next_multiple_of(BLOCK));

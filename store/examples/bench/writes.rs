@@ -12,6 +12,12 @@ use vine_store::{Figures, Handle, Options};
 
 use crate::{OP, Result};
 
+/// After so much, files have the length that they keep.
+const WARM_BYTES: usize = 96 << 20;
+
+/// The quiet moment before a measurement.
+const QUIET: Duration = Duration::from_millis(800);
+
 /// What one run of the store gave.
 #[derive(Clone, Copy)]
 pub(crate) struct Run {
@@ -72,11 +78,17 @@ pub(crate) fn tasks(dir: &Path, writers: usize, time: Duration) -> Result<Run> {
                 })
             })
             .collect();
-        let mut count = 0;
-        for task in tasks {
-            count += runtime.block_on(task)??;
-        }
-        Ok(count)
+        // The executor does not go to sleep: how long the host takes to wake a thread is not the store's.
+        runtime.block_on(async {
+            let mut count = 0;
+            for task in tasks {
+                while !task.is_finished() {
+                    tokio::task::yield_now().await;
+                }
+                count += task.await??;
+            }
+            Ok(count)
+        })
     })
 }
 
@@ -108,9 +120,23 @@ pub(crate) fn threads(dir: &Path, writers: usize, time: Duration) -> Result<Run>
     })
 }
 
-/// The first write makes a log and a file.
+/// The first write makes a log and a file, and files grow for a while. Then a quiet moment, in which the store fills the next
+/// file with zeros, as the baseline did before it began.
 fn warm_up(store: &Handle) -> Result<()> {
-    store.append(vec![Bytes::from_static(b"warm")]).wait()?;
+    let op = Bytes::from(vec![7; 250 * 1024]);
+    let mut under_way = std::collections::VecDeque::new();
+    for _ in 0..WARM_BYTES / op.len() {
+        under_way.push_back(store.append(vec![op.clone()]));
+        if under_way.len() > 16
+            && let Some(oldest) = under_way.pop_front()
+        {
+            oldest.wait()?;
+        }
+    }
+    for append in under_way {
+        append.wait()?;
+    }
+    std::thread::sleep(QUIET);
     Ok(())
 }
 
