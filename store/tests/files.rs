@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::{all, identity, open, options, text, texts};
@@ -217,8 +218,12 @@ fn a_disk_that_fills_loses_nothing_and_takes_writes_again_when_there_is_room() {
         assert!(free.f_bavail * free.f_frsize >= reserve, "the reserve is untouched");
 
         fs::remove_file(&ballast).unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(1100));
-        store.append(vec![text("room")]).wait().unwrap();
+        // A segment is tried again a second after it was refused.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while let Err(error) = store.append(vec![text("room")]).wait() {
+            assert!(Instant::now() < deadline, "{error}");
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
         written.push("room".into());
         drop(store);
         let store = Handle::open(&at, identity(), options).unwrap();

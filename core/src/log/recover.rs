@@ -134,7 +134,7 @@ pub struct Recovery {
     vouched: Lsn,
     /// Behind the first interrupted write: its file, and where it begins and ends.
     cut: Option<(FileId, u64, u64)>,
-    /// Damage behind which no frame was found: nobody says how many ops it took.
+    /// Damage behind which no frame was found: nobody says how many ops it held, and no others may get their ordinals.
     unfollowed: Option<(FileId, u64, u64)>,
     /// The last frame of the last segment says that the store was closed.
     closed: bool,
@@ -405,8 +405,9 @@ impl Recovery {
                 }
                 State::Unused if !remembered => self.tail.unused.push((id, len)),
                 State::Lost | State::Unused | State::Headless | State::Unread => {
-                    let made_with = longest.max(len);
-                    replay.lost(id, len, made_with);
+                    replay.report.add(Finding::new(id, 0..len, Damage::Header));
+                    // If a segment follows, it tells how many ordinals this one took.
+                    self.unfollowed = Some((id, 0, longest.max(len)));
                 }
             }
             index += 1;
@@ -504,6 +505,9 @@ impl Recovery {
 
     /// All files are taken up: works out where writing goes on, and what has to be written again.
     fn end(&mut self) -> Phase {
+        if let (Some((file, from, to)), Some(replay)) = (self.unfollowed, &mut self.replay) {
+            replay.pass_over(file, from..to);
+        }
         let last = self.last();
         let (Some(segment), Some(file)) = (self.segments.last().copied(), last.and_then(|last| self.files.get(last)))
         else {
@@ -525,9 +529,6 @@ impl Recovery {
         let used = self.cut.map_or(segment.end, |(_, _, to)| to).next_multiple_of(BLOCK);
         if used < len {
             self.tail.trim = Some((id, len, used));
-        }
-        if let (Some((file, from, to)), Some(replay)) = (self.unfollowed, &mut self.replay) {
-            replay.pass_over(file, from..to);
         }
         if let (Some((file, from, to)), Some(replay)) = (self.cut, &mut self.replay) {
             replay.report.add(Finding::new(file, from..to, Damage::Cut));

@@ -101,13 +101,6 @@ impl Replay {
         self.pass_to(file, 0, first_ordinal);
     }
 
-    /// A segment is lost as a whole: what is left of it are `len` bytes, and it had at most `made_with`. Nobody knows how many
-    /// ops it held, and no others get their ordinals.
-    pub(super) fn lost(&mut self, file: FileId, len: u64, made_with: u64) {
-        self.report.add(Finding::new(file, 0..len, Damage::Header));
-        self.pass_over(file, 0..made_with);
-    }
-
     /// Passes over as many ordinals as lost bytes may have held.
     pub(super) fn pass_over(&mut self, file: FileId, range: Range<u64>) {
         self.pass_to(file, range.start, self.next_ordinal + (range.end - range.start) / SHORTEST_OP);

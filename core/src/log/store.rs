@@ -132,9 +132,9 @@ pub enum StoreEvent {
         ticket: Ticket,
         /// Commits in the order of their ordinals. The first one may begin before the cursor.
         taken: Vec<Taken>,
-        /// Where to go on.
+        /// Where to go on: behind what was read, and behind what is damaged.
         next: Cursor,
-        /// What lies there is damaged. Reading can go on behind it.
+        /// What comes behind the commits is damaged.
         damaged: Option<Damaged>,
     },
     /// The disk failed: nothing is written any more. What was acknowledged is durable.

@@ -43,8 +43,7 @@ impl Machine {
             self.is_lost(shared, damaged);
             at = damaged.ordinals.end;
         }
-        let read_to = damaged.as_ref().map_or(at, |damaged| damaged.ordinals.start);
-        assert_eq!(next.ordinal.max(from), read_to, "a cursor is not behind what was read");
+        assert_eq!(next.ordinal.max(from), at, "a cursor is not behind what was read or is damaged");
         let Some(life) = &mut self.life else { return };
         let stuck = at == from && from < life.store.next_ordinal();
         assert!(!stuck, "nothing is read at ordinal {from}, and nothing is said to be damaged");

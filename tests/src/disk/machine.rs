@@ -624,7 +624,9 @@ impl Machine {
         let Some(life) = &mut self.life else { return };
         life.closed = true;
         assert!(life.waiting.is_empty() || life.stopped, "a store is closed and appends are unanswered");
-        self.line.closed_at = life.state.filter(|(next, _)| *next == self.line.slots.len() as u64);
+        // One that stopped may find more in its next life than it acknowledged.
+        let state = life.state.filter(|_| !life.stopped);
+        self.line.closed_at = state.filter(|(next, _)| *next == self.line.slots.len() as u64);
     }
 
     fn durable(&mut self, shared: &mut Shared, ticket: Ticket, first: (LogId, u64), first_ordinal: u64, count: u64) {
