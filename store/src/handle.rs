@@ -10,8 +10,8 @@ use bytes::Bytes;
 use vine_core::log::reader::Cursor;
 use vine_core::log::replay::Depth;
 use vine_core::log::report::Report;
-use vine_core::log::store::{self, Store, StoreConfig};
-use vine_core::log::view::Entry;
+use vine_core::log::store::{self, AppendError, Store, StoreConfig};
+use vine_core::log::view::{Entry, ReserveError, ViewFull};
 use vine_core::log::{Chains, LogId, LogState, Record};
 use vine_core::{Identity, NetworkId, PeerId};
 
@@ -301,19 +301,21 @@ impl Handle {
         })
     }
 
-    /// The value of `key` in the key-value view.
+    /// The value of `key` in the key-value view. An error ([`ReserveError::Full`]) where the view has reached its limit: it
+    /// does not say any more what the log does.
     pub fn get(&self, key: Bytes) -> Pending<Option<Bytes>> {
-        self.query(move |store| store.view().get(&key).cloned())
+        self.query_view(move |store| store.view().get(&key).cloned())
     }
 
     /// The last write of each of `keys`, deletes too.
     pub(crate) fn entries(&self, keys: Vec<Bytes>) -> Pending<Vec<Option<Entry>>> {
-        self.query(move |store| keys.iter().map(|key| store.view().entry(key).cloned()).collect())
+        self.query_view(move |store| keys.iter().map(|key| store.view().entry(key).cloned()).collect())
     }
 
-    /// Keys that begin with `prefix` and come behind `after`, at most `limit` of them, with their values.
+    /// Keys that begin with `prefix` and come behind `after`, at most `limit` of them, with their values. An error as for
+    /// [`Handle::get`].
     pub fn scan(&self, prefix: Bytes, after: Option<Bytes>, limit: usize) -> Pending<Scanned> {
-        self.query(move |store| {
+        self.query_view(move |store| {
             let found = store.view().scan(&prefix, after.as_deref(), limit.min(MAX_SCAN));
             let pairs = found.map(|(key, value)| (key.clone(), value.clone())).collect();
             Scanned { pairs, next_ordinal: store.next_ordinal() }
@@ -334,6 +336,17 @@ impl Handle {
     /// Asks the state of the store.
     pub(crate) fn query<T: Send + 'static>(&self, ask: impl FnOnce(&Store) -> T + Send + 'static) -> Pending<T> {
         self.inner.inbox.ask(|reply| Request::Query(Box::new(move |store| reply.send(Ok(ask(store))))))
+    }
+
+    /// Asks the key-value view, unless it has stopped.
+    fn query_view<T: Send + 'static>(&self, ask: impl FnOnce(&Store) -> T + Send + 'static) -> Pending<T> {
+        self.inner.inbox.ask(|reply| {
+            Request::Query(Box::new(move |store| {
+                let view = store.view();
+                let full = ReserveError::Full(ViewFull { limit: view.limit() });
+                reply.send(if view.is_full() { Err(AppendError::Key(full).into()) } else { Ok(ask(store)) });
+            }))
+        })
     }
 
     /// Finishes what is queued, writes the marker and closes; every later call answers [`StoreError::Closed`]. When this

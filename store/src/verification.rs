@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, channel, sync_channel}
 use std::thread;
 
 use vine_core::log::Commit;
-use vine_core::log::disk::Token;
+use vine_core::log::disk::{DiskOp, Token};
 use vine_core::log::replay::Depth;
 use vine_core::log::report::Report;
 use vine_core::log::store::{Effect, Store, StoreEvent};
@@ -26,7 +26,8 @@ pub struct Verification {
     files: Files,
     store: Store,
     dir: String,
-    _lock: Option<Lock>,
+    /// Held until the files are listed: what is listed then is not written to any more.
+    lock: Option<Lock>,
 }
 
 impl Verification {
@@ -55,7 +56,7 @@ impl Verification {
         let config = Options { depth: Depth::HashJobs, ..options }.config(owner, true);
         // A store that writes nothing makes no use of its seed.
         let store = Store::open(config, [0; 32], unix_time());
-        Verification { files, store, dir: dir.display().to_string(), _lock: lock }
+        Verification { files, store, dir: dir.display().to_string(), lock }
     }
 
     /// Reads all, and tells now and then how many bytes of how many are read; `false` from there ends it. Hashes are
@@ -99,6 +100,9 @@ impl Verification {
             match self.store.poll_effect() {
                 Some(Effect::Disk(token, op)) => {
                     let result = self.files.perform(&op);
+                    if op == DiskOp::List {
+                        self.lock = None;
+                    }
                     self.store.handle_disk(Instant::ORIGIN, token, result);
                 }
                 Some(Effect::Hash(token, commit)) => {

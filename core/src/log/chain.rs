@@ -190,6 +190,16 @@ impl Chains {
         self.restore_genesis(genesis)
     }
 
+    /// Whether [`Chains::accept_genesis`] would take the beginning of a log. Nothing changes.
+    ///
+    /// # Errors
+    /// As [`Chains::accept_genesis`].
+    pub fn check_genesis(&self, genesis: &Genesis) -> Result<Accept, Refusal> {
+        let log = genesis.log_id();
+        self.check_member(log, genesis)?;
+        self.check_new(log, genesis)
+    }
+
     /// Takes the beginning of a log that was taken before, as the store gives it back: its author may not be a member
     /// any more.
     ///
@@ -197,14 +207,8 @@ impl Chains {
     /// [`Refusal::WrongNetwork`], [`Refusal::TooMany`].
     pub fn restore_genesis(&mut self, genesis: &Genesis) -> Result<Accept, Refusal> {
         let log = genesis.log_id();
-        if genesis.network_id != self.network_id {
-            return Err(Refusal::WrongNetwork { log, network: genesis.network_id.clone() });
-        }
-        if self.logs.contains_key(&log) {
+        if self.check_new(log, genesis)? == Accept::Known {
             return Ok(Accept::Known);
-        }
-        if self.logs.len() >= MAX_LOGS {
-            return Err(Refusal::TooMany);
         }
         self.logs.insert(log, LogState { genesis: genesis.clone(), next: 0, head: log.into() });
         Ok(Accept::New)
@@ -304,6 +308,16 @@ impl Chains {
 
     fn state(&self, header: &Header) -> Result<&LogState, Refusal> {
         self.logs.get(&header.log).ok_or(Refusal::UnknownLog { log: header.log })
+    }
+
+    fn check_new(&self, log: LogId, genesis: &Genesis) -> Result<Accept, Refusal> {
+        if genesis.network_id != self.network_id {
+            return Err(Refusal::WrongNetwork { log, network: genesis.network_id.clone() });
+        }
+        if self.logs.contains_key(&log) {
+            return Ok(Accept::Known);
+        }
+        if self.logs.len() >= MAX_LOGS { Err(Refusal::TooMany) } else { Ok(Accept::New) }
     }
 
     fn check_member(&self, log: LogId, genesis: &Genesis) -> Result<(), Refusal> {

@@ -502,10 +502,16 @@ impl Commit {
     /// # Errors
     /// [`VerifyError::Signature`].
     pub fn verify_signature(&self, author: &PeerId) -> Result<(), VerifyError> {
-        let (head, _) = self.bytes.split_at(HEAD_LEN);
-        let (header, signature) = head.split_at(HEADER_LEN);
-        let signature = signature.first_chunk().ok_or(VerifyError::Signature)?;
-        author.verify(&signed_message(header), signature).map_err(|_| VerifyError::Signature)
+        self.signed_header().verify(author)
+    }
+
+    /// The header and its signature, without the ops: what [`SignedHeader::verify`] needs and no more.
+    pub fn signed_header(&self) -> SignedHeader {
+        let mut head = [0; HEAD_LEN];
+        for (to, from) in head.iter_mut().zip(self.bytes.iter()) {
+            *to = *from;
+        }
+        SignedHeader(head)
     }
 
     /// Whether this is what `author` wrote: [`Commit::verify_ops`], then [`Commit::verify_signature`].
@@ -515,6 +521,22 @@ impl Commit {
     pub fn verify(&self, author: &PeerId) -> Result<(), VerifyError> {
         self.verify_ops()?;
         self.verify_signature(author)
+    }
+}
+
+/// A commit's header and its signature.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SignedHeader([u8; HEAD_LEN]);
+
+impl SignedHeader {
+    /// Whether `author` signed the header.
+    ///
+    /// # Errors
+    /// [`VerifyError::Signature`].
+    pub fn verify(&self, author: &PeerId) -> Result<(), VerifyError> {
+        let (header, signature) = self.0.split_at(HEADER_LEN);
+        let signature = signature.first_chunk().ok_or(VerifyError::Signature)?;
+        author.verify(&signed_message(header), signature).map_err(|_| VerifyError::Signature)
     }
 }
 

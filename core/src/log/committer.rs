@@ -1,14 +1,14 @@
 //! Forms commits of what waits, and takes them up when they are durable.
 
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
 
 use super::chain::{Accept, Chains, MAX_LOGS, Refusal};
-use super::clock::HybridClock;
+use super::clock::{Hlc, HybridClock, KV_HORIZON};
 use super::commit::{Commit, CommitHash, Draft, Genesis, HEAD_LEN, LogId, Record};
 use super::disk::{DiskResult, Token};
 use super::op::{MAX_COMMIT, MAX_COMMIT_OPS, Op, OpsBuilder};
@@ -22,6 +22,10 @@ use crate::config::NetworkId;
 use crate::identity::PeerId;
 use crate::time::{Instant, UnixTime};
 
+/// Imported beginnings of logs that wait for the first commit: unsigned, anybody may have made them up.
+const MAX_PENDING: usize = 1024;
+/// How many logs are kept free for those of the owner.
+const OWN_LOGS: usize = 4096;
 /// Bytes of commits that are signed and wait for the disk.
 const MAX_FORMED_BYTES: u64 = 4 * MAX_COMMIT as u64;
 /// Bit of the tokens of drafts; the writer's have it not.
@@ -65,7 +69,35 @@ enum Batch {
     /// A commit of the owner's, with the appends that it is made of; the first one of its log with that log's beginning.
     Own { genesis: Option<Box<Genesis>>, commit: Commit, answers: Vec<Answer>, reserved: u64 },
     /// Records of others, and the chains as they are with them.
-    Import { ticket: Ticket, records: Vec<Record>, chains: Box<Chains>, known: u32, uncompared: u32 },
+    Import { ticket: Ticket, records: Vec<Record>, chains: Box<Chains>, new: u32, known: u32, uncompared: u32 },
+}
+
+/// What an import makes of the store.
+#[derive(Debug)]
+struct Taken {
+    chains: Chains,
+    pending: VecDeque<(LogId, Genesis)>,
+    /// What is written.
+    records: Vec<Record>,
+    new: u32,
+    known: u32,
+    uncompared: u32,
+}
+
+impl Taken {
+    /// Keeps the beginning of a log until its first commit proves it; the oldest one that waits is forgotten for it.
+    fn genesis(&mut self, genesis: Genesis) -> Result<(), Refusal> {
+        let log = genesis.log_id();
+        if self.chains.check_genesis(&genesis)? == Accept::Known {
+            self.known += 1;
+        } else if self.pending.iter().all(|(other, _)| *other != log) {
+            if self.pending.len() >= MAX_PENDING {
+                self.pending.pop_front();
+            }
+            self.pending.push_back((log, genesis));
+        }
+        Ok(())
+    }
 }
 
 /// The log that this opening writes: how far it reaches with all that is formed.
@@ -91,6 +123,8 @@ pub(super) struct Committer {
     queue: VecDeque<Waiting>,
     queued_bytes: usize,
     imports: VecDeque<(Ticket, Vec<Record>)>,
+    /// Beginnings of logs whose first commit has not come.
+    pending: VecDeque<(LogId, Genesis)>,
     signing: Option<Signing>,
     formed: VecDeque<Batch>,
     flying: Vec<Batch>,
@@ -118,6 +152,7 @@ impl Committer {
             queue: VecDeque::new(),
             queued_bytes: 0,
             imports: VecDeque::new(),
+            pending: VecDeque::new(),
             signing: None,
             formed: VecDeque::new(),
             flying: Vec::new(),
@@ -158,6 +193,13 @@ impl Committer {
         self.closing = true;
     }
 
+    /// The clock, begun anew where a wall clock that was wrong has driven it beyond the horizon: no key could be written any
+    /// more. Writes of one key rise all the same.
+    fn clock_at(&self, unix: UnixTime) -> HybridClock {
+        let is_lost = self.clock.last() >= KV_HORIZON && Hlc::from_unix(unix) < KV_HORIZON;
+        if is_lost { HybridClock::default() } else { self.clock.clone() }
+    }
+
     /// Writes a key: a value, or that it has none any more.
     pub(super) fn write_key(
         &mut self,
@@ -168,7 +210,9 @@ impl Committer {
         value: Option<Bytes>,
     ) -> Result<(), AppendError> {
         self.is_open()?;
-        let reservation = view.reserve(&key, value.as_ref().map(Bytes::len), self.clock.tick(unix))?;
+        let mut clock = self.clock_at(unix);
+        let reservation = view.reserve(&key, value.as_ref().map(Bytes::len), clock.tick(unix))?;
+        self.clock = clock;
         let stamp = reservation.stamp();
         let op = match value {
             Some(value) => Op::Put { stamp, key, value },
@@ -324,7 +368,7 @@ impl Committer {
             return;
         }
         let (appends, bytes) = self.next_commit();
-        if self.log.is_none() && replay.chains.iter().len() >= MAX_LOGS {
+        if (self.log.is_none() || self.genesis.is_some()) && replay.chains.iter().len() >= MAX_LOGS {
             self.fail_queue(AppendError::TooManyLogs, &mut replay.view, out);
             return;
         }
@@ -348,7 +392,9 @@ impl Committer {
             }
         }
         let (Some(log), Some(ops)) = (&self.log, ops.finish()) else { return };
-        let draft = Draft::new(log.id, log.next, log.head, self.clock.tick(unix), ops);
+        let mut clock = self.clock_at(unix);
+        let draft = Draft::new(log.id, log.next, log.head, clock.tick(unix), ops);
+        self.clock = clock;
         let token = Token(SIGNING | self.next_token);
         self.next_token += 1;
         self.reserved += needed;
@@ -387,7 +433,9 @@ impl Committer {
         let idle = !self.writer.is_busy() && self.flying.is_empty() && self.formed.is_empty() && self.signing.is_none();
         let Some((ticket, records)) = self.imports.front().filter(|_| idle) else { return };
         let ticket = *ticket;
-        let needed = records.iter().map(|record| frame_len(encoded_len(record))).sum();
+        // Each commit may bring the beginning of its log along, which waited for it.
+        let genesis = frame_len(Genesis::MAX_LEN);
+        let needed = records.iter().map(|record| genesis + frame_len(encoded_len(record))).sum();
         match self.writer.reserve(now, needed, self.next_pushed) {
             Room::Ready => {}
             Room::Wait => return,
@@ -398,43 +446,66 @@ impl Committer {
             }
         }
         let Some((ticket, records)) = self.imports.pop_front() else { return };
-        match self.take_records(replay, &records) {
+        match self.take_records(replay, records) {
             Err((record, refusal)) => out.events.push_back(StoreEvent::ImportRefused { ticket, record, refusal }),
-            Ok((chains, accepted)) => {
-                let count = |accept: Accept| accepted.iter().filter(|accepted| **accepted == accept).count() as u32;
-                let (known, uncompared) = (count(Accept::Known), count(Accept::Past));
-                let of_new = records.into_iter().zip(&accepted).filter(|(_, accepted)| **accepted == Accept::New);
-                let records = of_new.map(|(record, _)| record).collect();
-                let batch = Batch::Import { ticket, records, chains: Box::new(chains), known, uncompared };
+            Ok(Taken { chains, pending, records, new, known, uncompared }) => {
+                self.pending = pending;
+                let batch = Batch::Import { ticket, records, chains: Box::new(chains), new, known, uncompared };
                 self.fly_import(now, batch, replay, out);
             }
         }
     }
 
-    /// The chains with `records`, and how each of these was taken; or the number of the first one that is refused.
-    fn take_records(&self, replay: &Replay, records: &[Record]) -> Result<(Chains, Vec<Accept>), (usize, Refusal)> {
-        let mut chains = replay.chains.clone();
+    /// What the store is with `records`; or the number of the first one that is refused, and why.
+    fn take_records(&self, replay: &Replay, records: Vec<Record>) -> Result<Taken, (usize, Refusal)> {
+        let mut taken = Taken {
+            chains: replay.chains.clone(),
+            pending: self.pending.clone(),
+            records: Vec::new(),
+            new: 0,
+            known: 0,
+            uncompared: 0,
+        };
         let mut bytes = replay.foreign_bytes.clone();
-        let mut accepted = Vec::with_capacity(records.len());
-        for (number, record) in records.iter().enumerate() {
-            let accept = match record {
-                Record::Genesis(genesis) => chains.accept_genesis(genesis),
-                Record::Commit(commit) => chains.accept(commit),
+        for (number, record) in records.into_iter().enumerate() {
+            let taken = match record {
+                Record::Genesis(genesis) => taken.genesis(genesis),
+                Record::Commit(commit) => self.take_commit(&mut taken, &mut bytes, commit),
             };
-            let accept = accept.map_err(|refusal| (number, refusal))?;
-            accepted.push(accept);
-            if let (Accept::New, Record::Commit(commit)) = (accept, record)
-                && let Some(author) = chains.get(&commit.header().log).map(|state| state.genesis.peer_id)
-                && author != self.owner
-            {
-                let taken = bytes.entry(author).or_default();
-                *taken += commit.bytes().len() as u64;
-                if *taken > self.author_bytes {
-                    return Err((number, Refusal::Quota { author, limit: self.author_bytes }));
+            taken.map_err(|refusal| (number, refusal))?;
+        }
+        Ok(taken)
+    }
+
+    fn take_commit(&self, taken: &mut Taken, bytes: &mut BTreeMap<PeerId, u64>, commit: Commit) -> Result<(), Refusal> {
+        let log = commit.header().log;
+        let waiting = taken.pending.iter().position(|(other, _)| *other == log);
+        if let Some((_, genesis)) = waiting.and_then(|at| taken.pending.remove(at)) {
+            // Room for its own logs is what no other author can take from a store.
+            if genesis.peer_id != self.owner && taken.chains.iter().len() + OWN_LOGS >= MAX_LOGS {
+                return Err(Refusal::TooMany);
+            }
+            taken.chains.accept_genesis(&genesis)?;
+            taken.records.push(Record::Genesis(genesis));
+            taken.new += 1;
+        }
+        match taken.chains.accept(&commit)? {
+            Accept::Known => taken.known += 1,
+            Accept::Past => taken.uncompared += 1,
+            Accept::New => {
+                taken.new += 1;
+                let author = taken.chains.get(&log).map(|state| state.genesis.peer_id);
+                if let Some(author) = author.filter(|author| *author != self.owner) {
+                    let sum = bytes.entry(author).or_default();
+                    *sum += commit.bytes().len() as u64;
+                    if *sum > self.author_bytes {
+                        return Err(Refusal::Quota { author, limit: self.author_bytes });
+                    }
                 }
+                taken.records.push(Record::Commit(commit));
             }
         }
-        Ok((chains, accepted))
+        Ok(())
     }
 
     fn fly_import(&mut self, now: Instant, batch: Batch, replay: &mut Replay, out: &mut Outbox) {
@@ -460,7 +531,7 @@ impl Committer {
                 Batch::Own { genesis, commit, answers, .. } => {
                     own_durable(replay, genesis.as_deref(), &commit, answers, out)
                 }
-                Batch::Import { ticket, records, chains, known, uncompared } => {
+                Batch::Import { ticket, records, chains, new, known, uncompared } => {
                     replay.chains = *chains;
                     for record in &records {
                         if let Record::Commit(commit) = record {
@@ -468,7 +539,7 @@ impl Committer {
                             replay.apply(commit);
                         }
                     }
-                    out.events.push_back(StoreEvent::Imported { ticket, new: records.len() as u32, known, uncompared });
+                    out.events.push_back(StoreEvent::Imported { ticket, new, known, uncompared });
                 }
             }
         }
@@ -477,6 +548,8 @@ impl Committer {
     /// The disk failed. Everybody who waits is told.
     fn stop(&mut self, stopped: Stopped, out: &mut Outbox) {
         self.stopped = Some(stopped);
+        // Nothing that was to follow is done any more. Readings go on.
+        out.effects.retain(|effect| !matches!(effect, Effect::Disk(..) | Effect::Sign(..)));
         out.events.push_back(StoreEvent::Stopped(stopped));
         let error = AppendError::Stopped(stopped);
         let of_batch = self.flying.drain(..).chain(self.formed.drain(..)).flat_map(|batch| match batch {

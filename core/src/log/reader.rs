@@ -152,11 +152,13 @@ impl Reading {
         while !self.over && !self.waiting {
             let Some(segment) = segments.get(self.segment) else {
                 // What was taken is not where it should be.
-                self.miss(self.until, FileId(0), 0..0);
+                let (file, range) = self.bad.take().unwrap_or((FileId(0), 0..0));
+                self.miss(self.until, file, range);
                 break;
             };
             if self.scan.is_none() && segment.first_ordinal > self.wanted {
-                self.miss(segment.first_ordinal, segment.file, FRAMES_AT..FRAMES_AT);
+                let (file, range) = self.bad.take().unwrap_or((segment.file, FRAMES_AT..FRAMES_AT));
+                self.miss(segment.first_ordinal, file, range);
                 break;
             }
             let from = self.start_at.take().unwrap_or(FRAMES_AT);
@@ -241,6 +243,8 @@ impl Reading {
             return;
         };
         self.bytes_left = self.bytes_left.saturating_sub(commit.bytes().len());
+        // What was bad before it took no ordinal.
+        self.bad = None;
         self.place = Some((segment.file, range.end));
         self.taken.push(Found { first_ordinal: ordinals.start, commit, file: segment.file, range });
         self.wanted = ordinals.end;

@@ -505,28 +505,35 @@ impl Recovery {
 
     /// All files are taken up: works out where writing goes on, and what has to be written again.
     fn end(&mut self) -> Phase {
-        if let (Some((file, from, to)), Some(replay)) = (self.unfollowed, &mut self.replay) {
-            replay.pass_over(file, from..to);
-        }
         let last = self.last();
         let (Some(segment), Some(file)) = (self.segments.last().copied(), last.and_then(|last| self.files.get(last)))
         else {
             self.tail.base = self.vouched;
+            self.pass_over_lost();
             return Phase::Over;
         };
         let (id, len) = (file.id, file.len);
         let made_with = last.and_then(|last| self.header_of(last)).map_or(len, |header| header.size);
-        self.tail.previous = Some(Previous { file: segment.file, nonce: segment.nonce, end: segment.end });
-        self.tail.base = segment.base + segment.end;
-        if segment.file != id {
+        let is_used = segment.file == id;
+        let mut end = segment.end;
+        // Its length was durable with its header, and it may be shorter only behind a closed frame or before a successor, be that
+        // one lost: somebody cut it, and what was there may have been acknowledged.
+        if is_used && len < made_with && !self.closed && !self.is_followed(id) {
+            let from = self.cut.take().map_or(end, |(_, from, _)| from);
+            end = made_with;
+            self.unfollowed = Some((id, from, made_with));
+            if let Some(replay) = &mut self.replay {
+                replay.damaged(id, from..made_with);
+            }
+        }
+        self.pass_over_lost();
+        self.tail.previous = Some(Previous { file: segment.file, nonce: segment.nonce, end });
+        self.tail.base = segment.base + end;
+        if !is_used {
             // The last segment was not the one that it should be; what there is of the store ends before it.
             return Phase::Over;
         }
-        let shortened = len < made_with && !self.closed;
-        if shortened && self.cut.is_none() {
-            self.cut = Some((id, segment.end, made_with));
-        }
-        let used = self.cut.map_or(segment.end, |(_, _, to)| to).next_multiple_of(BLOCK);
+        let used = self.cut.map_or(end, |(_, _, to)| to).next_multiple_of(BLOCK);
         if used < len {
             self.tail.trim = Some((id, len, used));
         }
@@ -534,6 +541,18 @@ impl Recovery {
             replay.report.add(Finding::new(file, from..to, Damage::Cut));
         }
         self.rewrite(&segment, len)
+    }
+
+    /// Whether a file behind this one held something that is lost.
+    fn is_followed(&self, id: FileId) -> bool {
+        self.files.iter().any(|file| file.id > id && file.state == State::Lost)
+    }
+
+    /// Nobody gets the ordinals of what was lost, if nothing follows that tells how many they were.
+    fn pass_over_lost(&mut self) {
+        if let (Some((file, from, to)), Some(replay)) = (self.unfollowed.take(), &mut self.replay) {
+            replay.pass_over(file, from..to);
+        }
     }
 
     fn rewrite(&self, segment: &SegmentInfo, file_len: u64) -> Phase {

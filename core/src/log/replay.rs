@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::chain::{Chains, Refusal};
 use super::clock::Hlc;
-use super::commit::{Commit, Genesis, LogId, Tip};
+use super::commit::{Commit, Genesis, LogId, SignedHeader, Tip};
 use super::disk::FileId;
 use super::report::{Damage, Finding, MAX_FINDINGS, Report};
 use super::segment::{FrameHeader, FrameKind};
@@ -57,8 +57,8 @@ pub struct Replay {
     /// Bytes of both.
     hashing_bytes: u64,
     next_hash: u64,
-    /// The last commit of each log, whose signature stands for those before it.
-    unverified: BTreeMap<LogId, (FileId, Range<u64>, Commit)>,
+    /// The last header of each log, whose signature stands for those before it.
+    unverified: BTreeMap<LogId, (FileId, Range<u64>, SignedHeader)>,
 }
 
 impl Replay {
@@ -88,11 +88,12 @@ impl Replay {
     pub fn predecessor(&self) -> Option<Tip> {
         let mut log = self.last_log?;
         loop {
+            let state = self.chains.get(&log).filter(|state| state.genesis.peer_id == self.owner)?;
             let tip = self.holes.get(&log).copied().or_else(|| self.chains.tip(&log))?;
             if tip.next > 0 {
                 return Some(tip);
             }
-            log = self.chains.get(&log)?.genesis.predecessor?.log;
+            log = state.genesis.predecessor?.log;
         }
     }
 
@@ -130,8 +131,6 @@ impl Replay {
     fn genesis(&mut self, file: FileId, range: Range<u64>, genesis: &Genesis) {
         if self.chains.restore_genesis(genesis).is_err() {
             self.inconsistent(file, range, "the beginning of a log of another network, or of one too many");
-        } else if genesis.peer_id == self.owner {
-            self.last_log = Some(genesis.log_id());
         }
     }
 
@@ -177,13 +176,9 @@ impl Replay {
             // It is delivered for what it is, so the view has it too.
             Err(_) => self.inconsistent(file, range.clone(), "a commit does not continue its log"),
         }
-        let is_own = self.chains.get(&header.log).is_some_and(|state| state.genesis.peer_id == self.owner);
-        if is_own {
-            self.last_stamp = self.last_stamp.max(header.hlc);
-        }
         self.apply(&commit);
         if self.depth != Depth::Checksums {
-            self.unverified.insert(header.log, (file, range, commit));
+            self.unverified.insert(header.log, (file, range, commit.signed_header()));
         }
     }
 
@@ -222,13 +217,17 @@ impl Replay {
         }
     }
 
-    /// Takes up a durable commit of a known log: counts its bytes and shows it in the view. A view that is full says so
-    /// itself: it stops, and the log goes on.
+    /// Takes up a durable commit: where the owner's next log goes on, what others take, and the view. A view that is full says
+    /// so itself: it stops, and the log goes on.
     pub(super) fn apply(&mut self, commit: &Commit) {
-        if let Some(state) = self.chains.get(&commit.header().log)
-            && state.genesis.peer_id != self.owner
-        {
-            *self.foreign_bytes.entry(state.genesis.peer_id).or_default() += commit.bytes().len() as u64;
+        let header = commit.header();
+        match self.chains.get(&header.log).map(|state| state.genesis.peer_id) {
+            Some(author) if author == self.owner => {
+                self.last_stamp = self.last_stamp.max(header.hlc);
+                self.last_log = Some(header.log);
+            }
+            Some(author) => *self.foreign_bytes.entry(author).or_default() += commit.bytes().len() as u64,
+            None => {}
         }
         let _stopped = self.view.apply(commit);
     }
@@ -240,9 +239,9 @@ impl Replay {
     }
 
     fn end_run(&mut self, log: &LogId) {
-        let Some((file, range, commit)) = self.unverified.remove(log) else { return };
+        let Some((file, range, header)) = self.unverified.remove(log) else { return };
         let author = self.chains.get(log).map(|state| state.genesis.peer_id);
-        if author.is_none_or(|author| commit.verify_signature(&author).is_err()) {
+        if author.is_none_or(|author| header.verify(&author).is_err()) {
             self.inconsistent(file, range, "a commit is not signed by the author of its log");
         }
     }

@@ -103,7 +103,7 @@ pub enum StoreEvent {
     Imported {
         /// The import.
         ticket: Ticket,
-        /// How many of its records are new.
+        /// How many of its records are new. The beginning of a log is one of them when its first commit is.
         new: u32,
         /// How many were here already.
         known: u32,

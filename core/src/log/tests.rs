@@ -6,12 +6,13 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use super::commit::{Draft, Genesis, Record};
+use super::commit::{Commit, Draft, Genesis, Record, Tip};
 use super::disk::{DiskDone, DiskError, DiskErrorKind, DiskOp, DiskResult, FileId};
 use super::reader::{Cursor, Delivered};
 use super::replay::Depth;
 use super::report::{Damage, Finding, OpenError};
 use super::store::{AppendError, Effect, Store, StoreConfig, StoreEvent, Ticket};
+use super::view::ReserveError;
 use super::writer::{NoRoom, QUIET};
 use super::{Hlc, Op, Ops, Refusal};
 use crate::config::NetworkId;
@@ -412,4 +413,116 @@ fn one_author_cannot_fill_the_store_of_another() {
         machine = Machine::open_with(machine.disk, 2, config.clone());
         machine.run();
     }
+}
+
+/// A machine with a small limit on its size.
+fn limited(disk: Disk, seed: u8, max_bytes: u64) -> Machine {
+    let mut machine = Machine::open_with(disk, seed, StoreConfig { max_bytes, ..config() });
+    assert!(matches!(machine.run()[..], [StoreEvent::Opened]));
+    machine
+}
+
+#[test]
+fn a_store_at_its_limit_uses_what_a_crash_left_unused() {
+    for max_bytes in [8192, 12_288, 16_384, 20_480] {
+        let mut disk = Disk::default();
+        for life in 0..6 {
+            let mut machine = limited(disk, life, max_bytes);
+            // A quarter of a segment, so that the next one is made; and no close.
+            machine.append(&"x".repeat(2000)).unwrap_or_else(|error| panic!("{max_bytes}, life {life}: {error}"));
+            disk = machine.disk;
+            if disk.files.values().map(Vec::len).sum::<usize>() as u64 > max_bytes - 4096 {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_clock_that_was_wrong_once_does_not_close_the_keys_for_ever() {
+    let (key, value) = (Bytes::from_static(b"k"), Bytes::from_static(b"v"));
+    let in_2150 = UnixTime(5_680_000_000_000);
+    let mut machine = Machine::opened(Disk::default(), 1);
+    machine.store.set_unix_time(in_2150);
+    let refused = machine.store.put(machine.now, Ticket(1), key.clone(), value.clone());
+    assert!(matches!(refused, Err(AppendError::Key(ReserveError::Horizon { .. }))), "{refused:?}");
+    machine.append("an op has no horizon").unwrap();
+    // In the same life, and in the next one.
+    machine.store.set_unix_time(UnixTime(1_700_000_000_000));
+    for life in 2..4 {
+        machine.store.put(machine.now, Ticket(1), key.clone(), value.clone()).unwrap();
+        assert!(matches!(machine.run()[..], [StoreEvent::Durable { .. }]));
+        machine = Machine::opened(machine.disk, life);
+    }
+}
+
+#[test]
+fn a_last_segment_that_was_cut_short_is_damage_and_keeps_its_ordinals() {
+    let mut machine = Machine::opened(Disk::default(), 1);
+    for text in ["first", "second", "third"] {
+        machine.append(text).unwrap();
+    }
+    let mut disk = machine.disk;
+    let file = disk.files.values_mut().next().unwrap();
+    let at = file.windows(6).position(|window| window == b"second").unwrap();
+    file.truncate(at);
+    let mut machine = Machine::opened(disk, 2);
+    assert!(!machine.store.report().unwrap().is_sound());
+    assert!(machine.append("fourth").unwrap().1 >= 3);
+}
+
+/// The log of somebody: its genesis and one commit.
+fn foreign(author: &Identity, predecessor: Option<Tip>) -> (Genesis, Commit) {
+    let network_id = NetworkId::new("example").unwrap();
+    let genesis = Genesis { network_id, peer_id: author.peer_id(), nonce: [9; 16], predecessor };
+    let log = genesis.log_id();
+    let ops = Ops::new(&[Op::Plain(Bytes::from_static(b"theirs"))]).unwrap().unwrap();
+    let commit = Draft::new(log, 0, log.into(), Hlc(1), ops).sign(author);
+    (genesis, commit)
+}
+
+#[test]
+fn a_made_up_genesis_leaves_no_trace() {
+    let other = Identity::from_seed([8; 32]);
+    let (genesis, commit) = foreign(&other, None);
+    let tip = commit.tip();
+    let (made_up, _) = foreign(&identity(), Some(tip));
+    let config = StoreConfig { members: vec![other.peer_id()], ..config() };
+    let mut machine = Machine::open_with(Disk::default(), 1, config.clone());
+    machine.run();
+    let records = vec![Record::Genesis(genesis), Record::Commit(commit), Record::Genesis(made_up)];
+    machine.store.import(machine.now, Ticket(1), records).unwrap();
+    assert!(matches!(machine.run()[..], [StoreEvent::Imported { new: 2, .. }]));
+    assert_eq!(machine.store.chains().unwrap().iter().len(), 1);
+    for life in 2..4 {
+        machine = Machine::open_with(machine.disk, life, config.clone());
+        machine.run();
+        machine.append("mine").unwrap();
+    }
+}
+
+#[test]
+fn a_genesis_waits_for_its_commit_across_imports() {
+    let other = Identity::from_seed([8; 32]);
+    let (genesis, commit) = foreign(&other, None);
+    let mut machine =
+        Machine::open_with(Disk::default(), 1, StoreConfig { members: vec![other.peer_id()], ..config() });
+    machine.run();
+    for (record, taken) in [(Record::Genesis(genesis), 0), (Record::Commit(commit), 2)] {
+        machine.store.import(machine.now, Ticket(1), vec![record]).unwrap();
+        assert!(matches!(machine.run()[..], [StoreEvent::Imported { new, .. }] if new == taken));
+    }
+    assert_eq!(machine.texts(), [b"theirs"]);
+}
+
+#[test]
+fn what_was_restored_comes_before_what_is_written_next() {
+    let (genesis, commit) = foreign(&identity(), None);
+    let tip = commit.tip();
+    let mut machine = Machine::opened(Disk::default(), 1);
+    machine.store.import(machine.now, Ticket(1), vec![Record::Genesis(genesis), Record::Commit(commit)]).unwrap();
+    machine.run();
+    machine.append("new").unwrap();
+    let predecessors = machine.store.chains().unwrap().iter().filter_map(|(_, state)| state.genesis.predecessor);
+    assert_eq!(predecessors.collect::<Vec<_>>(), [tip]);
 }

@@ -424,19 +424,21 @@ impl Writer {
             return Room::Refused(why);
         }
         self.refused = None;
+        // What an opening found unused is free, and so are the zeros that will be cut off once the next header is durable.
+        for (file, len) in core::mem::take(&mut self.tail.unused) {
+            self.tail.total -= len;
+            self.emit(Purpose::Tidy, DiskOp::Remove { file });
+        }
+        let trimmed = self.tail.trim.map_or(0, |(_, len, size)| len - size);
         let long_run = self.config.segment_bytes.min(MAX_SEGMENT);
         let doubled = self.current.as_ref().map_or(FIRST_SEGMENT, |current| current.size.saturating_mul(2));
         let least = (FRAMES_AT + needed).next_multiple_of(BLOCK);
-        let left = self.config.max_bytes.saturating_sub(self.tail.total) / BLOCK * BLOCK;
+        let left = self.config.max_bytes.saturating_sub(self.tail.total - trimmed) / BLOCK * BLOCK;
         let size = doubled.min(long_run).next_multiple_of(BLOCK).max(least).min(left);
         if size < least {
             let why = NoRoom::Limit { limit: self.config.max_bytes };
             self.refused = Some((why, now + RETRY));
             return Room::Refused(why);
-        }
-        for (file, len) in core::mem::take(&mut self.tail.unused) {
-            self.tail.total -= len;
-            self.emit(Purpose::Tidy, DiskOp::Remove { file });
         }
         let file = FileId(self.tail.next_file);
         self.tail.next_file += 1;

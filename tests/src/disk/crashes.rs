@@ -91,10 +91,13 @@ fn crash_again(crashed: &World, case: &str) -> u64 {
 /// The store opens with all that it ever acknowledged, takes writes, and keeps them.
 fn proven(mut world: World, case: &str) {
     assert!(world.reopen(0, false), "{case}: the store cannot be opened");
+    let next = |world: &World| world.machines[0].store().map_or(0, Store::next_ordinal);
+    let before = next(&world);
     for op in ["append at=0 kind=plain writers=2 count=1 len=20", "append at=0 kind=put writers=1 count=1 len=20"] {
         world.apply(&op.parse().expect("an op"));
     }
     world.settle(0);
+    assert_eq!(next(&world), before + 3, "{case}: the store takes no writes");
     world.machines[0].crash(&mut world.shared, |_, _| 0);
     assert!(world.reopen(0, false), "{case}: the store cannot be opened again");
 }

@@ -9,6 +9,7 @@ use vine_core::log::disk::{DiskOp, DiskResult, Token};
 use vine_core::log::op::Op;
 use vine_core::log::reader::Cursor;
 use vine_core::log::store::{Effect, MAX_IMPORT, Store, StoreConfig, StoreEvent, Ticket};
+use vine_core::log::writer::FIRST_SEGMENT;
 use vine_core::log::{Commit, LogId, Record};
 use vine_core::{Instant, UnixTime};
 
@@ -196,6 +197,11 @@ impl Machine {
         let Some(life) = &self.life else { return true };
         let caught_up = life.stopped || life.follows.ordinal >= life.store.next_ordinal();
         life.waiting.is_empty() && (life.opened && caught_up || life.refused) && life.side_reads.is_empty()
+    }
+
+    /// Whether its store may not grow as it likes.
+    pub fn is_limited(&self) -> bool {
+        self.config.max_bytes < u64::MAX / 2
     }
 
     /// Whether the opening was refused.
@@ -434,7 +440,9 @@ impl Machine {
         }
         let result = self.disk.perform(op);
         if matches!(op, DiskOp::Create { .. }) {
-            assert!(self.disk.used() <= self.config.max_bytes, "the store is larger than it may be");
+            // The zeros at the end of the segment before are cut off when this one is in use.
+            let most = self.config.max_bytes.saturating_add(self.config.segment_bytes.max(FIRST_SEGMENT));
+            assert!(self.disk.used() <= most, "the store is larger than it may be");
         }
         self.line.lied |= self.disk.happened().iter().any(|(_, fault)| fault.is_lie());
         if shared.is_shown {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use vine_core::identity::Identity;
 use vine_core::log::replay::Depth;
-use vine_core::log::store::StoreConfig;
+use vine_core::log::store::{Store, StoreConfig};
 use vine_core::{Instant, NetworkId};
 
 use super::device::SimDisk;
@@ -153,6 +153,10 @@ impl World {
         }
     }
 
+    fn next_ordinal(&self, number: usize) -> u64 {
+        self.machines[number].store().map_or(0, Store::next_ordinal)
+    }
+
     fn append(&mut self, at: u8, kind: Kind, writers: u8, count: u8, len: u32) {
         let number = usize::from(at) % MACHINES;
         for _ in 0..writers {
@@ -210,10 +214,14 @@ impl World {
             if !self.reopen(number, false) {
                 continue;
             }
+            let before = self.next_ordinal(number);
             for kind in [Kind::Plain, Kind::Put] {
                 self.append(number as u8, kind, 2, 2, 40);
             }
             self.settle(number);
+            // A store may be at its limit, and a view too.
+            let is_taken = self.next_ordinal(number) >= before + 4;
+            assert!(is_taken || self.machines[number].is_limited(), "a healed store takes no writes");
             self.machines[number].crash(&mut self.shared, |_, _| 0);
             if !self.reopen(number, false) {
                 continue;

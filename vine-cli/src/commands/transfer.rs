@@ -300,12 +300,15 @@ pub(super) fn import(file: &Path, config: Option<PathBuf>, format: Format) -> Ou
             output::json(&ImportedDocument { new, known, uncompared, commits: summary.commits, ops: summary.ops })
         }
         Format::Text => output::line(format_args!(
-            "{}: {} of {}; {} new here, {} known",
+            "{}: {} of {}; {} new here, {known} known{}",
             import.place,
             output::count_of(summary.ops, "op"),
             output::count_of(summary.commits, "commit"),
             output::count_of(new, "record"),
-            known + uncompared,
+            match uncompared {
+                0 => String::new(),
+                _ => format!(", {uncompared} too old to be compared with what is here"),
+            },
         )),
     }
     Ok(())
