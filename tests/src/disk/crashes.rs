@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use vine_core::log::store::Store;
+
 use super::device::Unsynced;
 use super::dice::Dice;
 use super::op::Op;
