@@ -59,6 +59,8 @@ pub struct PathSet {
     arrivals: Bucket,
     /// Ports that a NAT gave the peer while another worked.
     moves: Bucket,
+    /// Ports that a NAT gave the peer while none worked.
+    lost_ports: Bucket,
     /// Bytes of the longest packet that the host sends.
     packet_len: usize,
 }
@@ -75,6 +77,7 @@ impl Default for PathSet {
             mirror: MirrorBudget::default(),
             arrivals: Bucket::default(),
             moves: Bucket::default(),
+            lost_ports: Bucket::default(),
             packet_len: DEFAULT_PACKET_LEN,
         }
     }
@@ -320,10 +323,14 @@ impl PathSet {
         }
     }
 
-    /// Starts a burst of probes on every path.
+    /// Starts a burst of probes on every path; of an idle pair not on all the ports that a NAT has given the peer.
     pub fn probe_all(&mut self, now: Instant, mut token: impl FnMut() -> u64) {
-        for (_, path) in self.iter_mut() {
-            path.start_probe(now, token());
+        let (newest, preferred) = (self.newest_ports(now), self.preferred);
+        for (slot, path) in self.iter_mut() {
+            let is_asked = |(road, since): (Via, _)| !path.shares_road(&road) || path.last_arrival >= since;
+            if preferred == Some(slot) || newest.is_none_or(is_asked) {
+                path.start_probe(now, token());
+            }
         }
     }
 
@@ -590,8 +597,8 @@ impl PathSet {
 
     /// Forgets every path: the peer restarted or left, what was proven with its former self is void.
     pub fn reset(&mut self) {
-        let PathSet { active_until, warm_at, packet_len, arrivals, moves, .. } = *self;
-        *self = PathSet { active_until, warm_at, packet_len, arrivals, moves, ..PathSet::default() };
+        let PathSet { active_until, warm_at, packet_len, arrivals, moves, lost_ports, .. } = *self;
+        *self = PathSet { active_until, warm_at, packet_len, arrivals, moves, lost_ports, ..PathSet::default() };
     }
 
     /// Chooses the preferred path anew; `select.rs` says how.

@@ -17,6 +17,12 @@ const NEW_ADDRESSES: Rate = Rate { units: 2, per: Duration::from_secs(1), burst:
 /// New ports of a peer whose path works that are taken for successors of the old one, and asked although the pair is idle.
 const MOVES: Rate = Rate { units: 1, per: Duration::from_secs(300), burst: 2 };
 
+/// Of how many ports of the peer's NAT an idle pair asks when its path fails.
+const ASKED_PORTS: usize = 2;
+
+/// New ports of a peer whose path does not work that are asked although the pair is idle: each question brings forth another.
+const LOST_PORTS: Rate = Rate { units: 1, per: Duration::from_secs(60), burst: 4 };
+
 impl PathSet {
     /// Notes that a datagram of `length` bytes arrived by `arrival`, authenticated or at least with the token of a relay
     /// channel of the peer's, and returns its path and whether that is new. A new address becomes a candidate and is probed;
@@ -61,7 +67,8 @@ impl PathSet {
             path.last_arrival = Some(now);
             path.succeeds = succeeds;
         }
-        if is_port && works && !succeeds && !self.is_active(now) {
+        let is_enough = works || !self.lost_ports.take(now, &LOST_PORTS, 1);
+        if is_port && !succeeds && !self.is_active(now) && is_enough {
             return (slot, true);
         }
         self.probe(now, slot, token());
@@ -69,6 +76,24 @@ impl PathSet {
             self.probe(now, preferred, token());
         }
         (slot, true)
+    }
+
+    /// The preferred path of an idle pair, and since when the last of its road's other ports that are worth a question have been
+    /// heard of.
+    pub(in crate::path) fn newest_ports(&self, now: Instant) -> Option<(Via, Option<Instant>)> {
+        let (held_slot, held) = self.preferred().filter(|_| !self.is_active(now))?;
+        let ports = self.iter().filter(|(slot, path)| *slot != held_slot && path.shares_road(&held.via));
+        let mut newest = [None; ASKED_PORTS];
+        for (_, path) in ports {
+            let mut later = path.last_arrival;
+            for place in &mut newest {
+                if later > *place {
+                    core::mem::swap(&mut later, place);
+                }
+            }
+        }
+        let [.., last] = newest;
+        Some((held.via, last))
     }
 
     /// The path to the port that a NAT has given the peer in place of that of the preferred path, if it has: what goes to the
