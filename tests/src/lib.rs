@@ -11,4 +11,5 @@ pub mod disk;
 pub mod flood;
 pub mod heap;
 pub mod lab;
+pub mod script;
 pub mod sim;

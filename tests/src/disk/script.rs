@@ -10,9 +10,11 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use super::dice::Dice;
 use super::op::{Op, Profile, any_ops};
 use super::world::World;
-use crate::caught::{caught, shrunk};
-use crate::sim::Outcome;
+use crate::script::{self, Outcome, Simulated};
 use crate::text::{Fields, ParseError};
+
+/// Stores and what happens to them.
+pub type Script = script::Script<Setup>;
 
 /// What a seed is about.
 const fn profile_of(seed: u64) -> Profile {
@@ -36,16 +38,6 @@ pub struct Setup {
     pub view_kb: u32,
     /// Openings check signatures.
     pub deep: bool,
-}
-
-/// A world and what happens to it. As text it is the line of the [`Setup`], then one line for each [`Op`]; lines that begin
-/// with `#` are comments.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Script {
-    /// The world.
-    pub setup: Setup,
-    /// What happens.
-    pub ops: Vec<Op>,
 }
 
 impl Setup {
@@ -86,27 +78,10 @@ impl FromStr for Setup {
     }
 }
 
-impl fmt::Display for Script {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.setup)?;
-        self.ops.iter().try_for_each(|op| writeln!(f, "{op}"))
-    }
-}
+impl Simulated for Setup {
+    type Op = Op;
 
-impl FromStr for Script {
-    type Err = ParseError;
-
-    fn from_str(text: &str) -> Result<Script, ParseError> {
-        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-        let setup = lines.next().ok_or_else(|| ParseError("an empty script".into()))?.parse()?;
-        let ops = lines.map(str::parse).collect::<Result<_, _>>()?;
-        Ok(Script { setup, ops })
-    }
-}
-
-impl Script {
-    /// The script of `seed`.
-    pub fn from_seed(seed: u64) -> Script {
+    fn script(seed: u64) -> Script {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
         bytes[31] = 2;
@@ -117,14 +92,10 @@ impl Script {
         Script { setup: Setup::from_seed(seed), ops }
     }
 
-    /// Runs it: first what happens, then whether the stores have kept everything.
-    ///
-    /// # Panics
-    /// Where a rule is broken.
-    pub fn run(&self) -> Outcome {
-        let mut world = World::new(&self.setup);
+    fn run(script: &Script) -> Outcome {
+        let mut world = World::new(&script.setup);
         world.shared.is_shown = std::env::var_os("VINE_SIM_LOG").is_some();
-        for op in &self.ops {
+        for op in &script.ops {
             if world.shared.is_shown {
                 println!("{op}");
             }
@@ -133,20 +104,6 @@ impl Script {
         world.heal();
         let shared = world.shared;
         Outcome { digest: shared.trace.digest(), entries: shared.trace.entries(), coverage: shared.coverage }
-    }
-
-    /// Runs it; a broken rule is an error.
-    ///
-    /// # Errors
-    /// The rule.
-    pub fn try_run(&self) -> Result<Outcome, String> {
-        caught(|| self.run())
-    }
-
-    /// A shorter script that fails as well, found by leaving out ever smaller parts, in at most `budget` runs.
-    pub fn shrink(&self, budget: usize) -> Script {
-        let with = |ops: &[Op]| Script { setup: self.setup.clone(), ops: ops.to_vec() };
-        with(&shrunk(&self.ops, budget, |ops| with(ops).try_run().is_err()))
     }
 }
 

@@ -8,15 +8,17 @@ use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use vine_core::Policy;
 
-use super::coverage::Coverage;
 use super::crypto::AuditedCrypto;
 use super::host::{BoxSpec, HostSpec, Topology};
 use super::network::{Behaviour, NatKind};
 use super::op::{Op, Profile, any_ops};
 use super::world::World;
 use super::{heal, trial};
-use crate::caught::{caught, shrunk};
+use crate::script::{self, Outcome, Simulated};
 use crate::text::{Fields, ParseError};
+
+/// A world and what happens to it.
+pub type Script = script::Script<Setup>;
 
 /// What a seed is about.
 const fn profile_of(seed: u64) -> Profile {
@@ -77,27 +79,6 @@ pub struct Setup {
     pub aes: u8,
     /// Some datagrams are still lost when all other faults have ended.
     pub lossy: bool,
-}
-
-/// A world and what happens to it. As text it is the line of the [`Setup`], then one line for each [`Op`]; lines that begin
-/// with `#` are comments.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Script {
-    /// The world.
-    pub setup: Setup,
-    /// What happens.
-    pub ops: Vec<Op>,
-}
-
-/// What a run that broke no rule was like.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// The hash of every input and output.
-    pub digest: String,
-    /// How many there were.
-    pub entries: u64,
-    /// What was reached.
-    pub coverage: Coverage,
 }
 
 impl Setup {
@@ -284,27 +265,10 @@ impl FromStr for Setup {
     }
 }
 
-impl fmt::Display for Script {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.setup)?;
-        self.ops.iter().try_for_each(|op| writeln!(f, "{op}"))
-    }
-}
+impl Simulated for Setup {
+    type Op = Op;
 
-impl FromStr for Script {
-    type Err = ParseError;
-
-    fn from_str(text: &str) -> Result<Script, ParseError> {
-        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-        let setup = lines.next().ok_or_else(|| ParseError("an empty script".into()))?.parse()?;
-        let ops = lines.map(str::parse).collect::<Result<_, _>>()?;
-        Ok(Script { setup, ops })
-    }
-}
-
-impl Script {
-    /// The script of `seed`.
-    pub fn from_seed(seed: u64) -> Script {
+    fn script(seed: u64) -> Script {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
         let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
@@ -313,45 +277,27 @@ impl Script {
         Script { setup: Setup::from_seed(seed), ops }
     }
 
-    /// Runs it: first what happens, then whether the world heals.
-    ///
-    /// # Panics
-    /// Where a rule is broken.
-    pub fn run(&self) -> Outcome {
-        let mut world = self.setup.world();
-        for op in &self.ops {
+    fn run(script: &Script) -> Outcome {
+        let mut world = script.setup.world();
+        for op in &script.ops {
             if std::env::var_os("VINE_SIM_LOG").is_some() {
                 println!("{:?} {op}", world.now());
             }
             world.apply(op);
         }
-        heal::heal(&mut world, self.setup.lossy);
-        let direct = heal::check(&mut world, self.deadline());
-        if !self.setup.lossy {
-            trial::run(&mut world, &direct, self.setup.seed);
+        heal::heal(&mut world, script.setup.lossy);
+        let direct = heal::check(&mut world, deadline(script));
+        if !script.setup.lossy {
+            trial::run(&mut world, &direct, script.setup.seed);
         }
         world.count_all();
         Outcome { digest: world.trace.digest(), entries: world.trace.entries(), coverage: world.coverage }
     }
+}
 
-    /// How long after the faults the hosts may take to reach each other.
-    fn deadline(&self) -> Duration {
-        let slept = |op: &Op| matches!(op, Op::Stall { on: true, .. } | Op::Timeout { off_us: 1.., .. });
-        let deadline = if self.setup.lossy { heal::LOSSY_DEADLINE } else { heal::DEADLINE };
-        deadline + if self.ops.iter().any(slept) { heal::AFTER_SLEEP } else { Duration::ZERO }
-    }
-
-    /// Runs it; a broken rule is an error.
-    ///
-    /// # Errors
-    /// The rule.
-    pub fn try_run(&self) -> Result<Outcome, String> {
-        caught(|| self.run())
-    }
-
-    /// A shorter script that fails as well, found by leaving out ever smaller parts, in at most `budget` runs.
-    pub fn shrink(&self, budget: usize) -> Script {
-        let with = |ops: &[Op]| Script { setup: self.setup.clone(), ops: ops.to_vec() };
-        with(&shrunk(&self.ops, budget, |ops| with(ops).try_run().is_err()))
-    }
+/// How long after the faults the hosts may take to reach each other.
+fn deadline(script: &Script) -> Duration {
+    let slept = |op: &Op| matches!(op, Op::Stall { on: true, .. } | Op::Timeout { off_us: 1.., .. });
+    let deadline = if script.setup.lossy { heal::LOSSY_DEADLINE } else { heal::DEADLINE };
+    deadline + if script.ops.iter().any(slept) { heal::AFTER_SLEEP } else { Duration::ZERO }
 }
