@@ -100,17 +100,22 @@ impl Simulated for Setup {
 
     fn run(script: &Script) -> Outcome {
         let mut world = script.setup.world();
-        world.stores.shared.is_shown = std::env::var_os("VINE_SIM_LOG").is_some();
-        for op in &script.ops {
-            if world.stores.shared.is_shown {
-                println!("{op}");
-            }
-            world.apply_to_stores(op);
-        }
-        world.heal_stores();
+        play(&mut world, &script.ops);
         let shared = world.stores.shared;
         Outcome { digest: shared.trace.digest(), entries: shared.trace.entries(), coverage: shared.coverage }
     }
+}
+
+/// What happens, and that all is as it should be when the faults have ended.
+pub(super) fn play(world: &mut World, ops: &[Op]) {
+    world.stores.shared.is_shown = std::env::var_os("VINE_SIM_LOG").is_some();
+    for op in ops {
+        if world.stores.shared.is_shown {
+            println!("{:?} {op}", world.now());
+        }
+        world.apply_to_stores(op);
+    }
+    world.heal_stores();
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The stores of a world: a machine for each, what they share, and what happens to them. Time is the world's.
 
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use super::ledger::Timeline;
 use super::machine::{Content, Machine, Shared};
 use super::op::{Kind, Op};
 use super::script::Setup;
+use super::twin::Twin;
 
 /// Keys that are written.
 const KEYS: u64 = 12;
@@ -64,6 +66,13 @@ impl Stores {
         });
         let machines: Vec<Machine> = machines.collect();
         Stores { backups: vec![None; machines.len()], machines, shared: Shared::default(), dice }
+    }
+
+    /// The stores work on real files below `root`.
+    pub fn work_on_files(&mut self, root: &Path) {
+        for machine in &mut self.machines {
+            machine.twin = Some(Twin::new(root, machine.number));
+        }
     }
 
     /// These stores between two lives, for another end of their story.
