@@ -18,7 +18,7 @@ use crate::text::{Fields, ParseError};
 pub type Script = script::Script<Setup>;
 
 /// What a seed is about.
-const fn profile_of(seed: u64) -> Profile {
+pub(crate) const fn profile_of(seed: u64) -> Profile {
     match seed % 4 {
         1 => Profile::Dishonest,
         3 => Profile::Copies,

@@ -89,6 +89,11 @@ impl Stores {
         }
     }
 
+    /// Whether there is a backup of a machine.
+    pub fn has_backup(&self, number: usize) -> bool {
+        self.backups[number].is_some()
+    }
+
     /// Which machine wants to be woken next, and when.
     pub fn deadline(&self) -> Option<(Instant, usize)> {
         self.machines.iter().enumerate().map(|(number, machine)| (machine.deadline(), number)).min()

@@ -221,6 +221,11 @@ impl Host {
         }
     }
 
+    /// The secret of its identity.
+    pub(super) fn secret(&self) -> [u8; 32] {
+        self.identity
+    }
+
     /// The node, where one is expected to run.
     ///
     /// # Panics

@@ -60,6 +60,7 @@ pub use network::{
 };
 pub use op::{Op, Origin, Profile, Traffic, Way, any_op, any_ops};
 pub use parallel::in_parallel;
+pub(crate) use script::profile_of;
 pub use script::{Script, Setup};
 pub use trace::Trace;
 pub use traffic::{Ledger, Offered, Tally, overlay_address, overlay_prefixes};

@@ -1,8 +1,11 @@
 //! A machine is a node and a store: what happens to it happens to both, and both live in the same time.
 //!
 //! The machine with a host's number is that host's: its identity owns the store, and the store takes the logs of the hosts
-//! that it allows. A world may also have stores without hosts, to try out the log alone, and hosts without stores. What one
-//! hands to the other passes through here: nothing yet.
+//! that it allows. A world may also have stores without hosts, to try out the log alone, and hosts without stores.
+//!
+//! Nothing passes between the two halves of a machine yet. What a node gives out reaches the world in `drain`, where the store
+//! of the same machine is at hand (`stores.machines[host]`); what a store says reaches its [`Machine`], and the world has the
+//! machine back whenever `step` has woken it.
 
 use std::time::Duration;
 
@@ -12,7 +15,7 @@ use super::crypto::AuditedCrypto;
 use super::host::Topology;
 use super::op;
 use super::world::World;
-use crate::disk::{Kind, Machine, Op, Stores};
+use crate::disk::{Kind, Machine, Op, Setup, Stores};
 
 /// How long a store on a disk that works may take for anything.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -24,6 +27,17 @@ impl World {
         world.stores = stores;
         world.advance(world.stores.shared.now);
         world
+    }
+
+    /// Every host gets a store, for its next life.
+    pub fn give_stores(&mut self, setup: &Setup) {
+        let Some(first) = self.hosts.first() else { return };
+        let identities = self.hosts.iter().map(|host| (host.secret(), Vec::new()));
+        self.stores = Stores::of(setup, &first.spec.network_id, identities);
+        self.advance(self.now());
+        for host in 0..self.hosts.len() {
+            self.set_clock(host, self.hosts[host].clock_ms);
+        }
     }
 
     /// This world between two lives of its stores, for another end of its story.
@@ -41,14 +55,15 @@ impl World {
     /// # Panics
     /// Where a rule is broken.
     pub fn apply_to_stores(&mut self, op: &Op) {
-        let count = self.stores.machines.len();
+        let count = self.stores.machines.len().max(self.hosts.len());
         let machine = |number: u8| usize::from(number) % count;
         match *op {
             Op::Wait { us } => self.run_for(Duration::from_micros(us)),
             Op::Crash { at } => self.crash(machine(at)),
             Op::Kill { at } => self.kill(machine(at)),
             Op::Clock { at, ms } if !self.hosts.is_empty() => self.apply(&op::Op::Clock { host: at, ms }),
-            Op::Restore { at } => {
+            _ if self.stores.machines.is_empty() => {}
+            Op::Restore { at } if self.stores.has_backup(machine(at)) => {
                 self.kill(machine(at));
                 self.stores.apply(op);
             }
@@ -133,6 +148,15 @@ impl World {
 
     // What comes when the faults have ended.
 
+    /// The processes that run open their stores, where these were closed, have stopped, or cannot be written to.
+    pub fn open_stores(&mut self) {
+        let Stores { machines, shared, .. } = &mut self.stores;
+        for machine in machines.iter_mut().filter(|machine| !machine.is_writing()) {
+            machine.kill(shared);
+            machine.open(shared, false);
+        }
+    }
+
     /// Every store must open, take writes, survive a crash, and be the same when it is closed and opened. The faults of the
     /// disks end, if they have not yet.
     ///
@@ -141,6 +165,8 @@ impl World {
     pub fn heal_stores(&mut self) {
         self.stores.mend();
         self.run_for(Duration::from_secs(2));
+        let is_answered = |machine: &Machine| self.hosts.is_empty() || machine.is_idle();
+        assert!(self.stores.machines.iter().all(is_answered), "the network is healed, and somebody waits for a store");
         let mut open: Vec<usize> = (0..self.stores.machines.len()).collect();
         self.restart_all(&mut open);
         let before: Vec<u64> = open.iter().map(|number| self.next_ordinal(*number)).collect();
