@@ -38,7 +38,7 @@ pub enum OpenError {
 /// Why a store did not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The write was not taken, or it is not known whether it is on the disk.
+    /// The write was not taken; only with [`AppendError::Unknown`] it is not known whether it is on the disk.
     #[error(transparent)]
     Append(AppendError),
     /// A record of an import was refused, and the whole import with it.

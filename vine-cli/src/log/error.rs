@@ -168,6 +168,10 @@ fn append(error: &AppendError) -> Trouble {
         }
         AppendError::TooManyLogs => Trouble::new(full, "too_many_logs", error),
         AppendError::Stopped(why) => Trouble::new(unavailable, "log_stopped", stopped(why)),
+        AppendError::Unknown(why) => {
+            let message = format!("{}; whether this was written is not known: look for it then", stopped(why));
+            Trouble::new(unavailable, "log_unknown", message)
+        }
         AppendError::NotOpen => Trouble::new(unavailable, "stopping", "the daemon is stopping, and its log is closed"),
     }
 }
