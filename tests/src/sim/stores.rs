@@ -91,13 +91,12 @@ impl World {
 
     /// What a power failure does to a machine's store and disk.
     pub(super) fn lose_power(&mut self, number: usize) {
-        let is_busy = self.network.has_flights_of(number);
-        let Some(machine) = self.stores.machines.get_mut(number) else { return };
-        let is_awaited = machine.is_awaited();
-        machine.crash_by_chance(&mut self.stores.shared);
-        if is_awaited && is_busy {
+        let Stores { machines, shared, .. } = &mut self.stores;
+        let Some(machine) = machines.get_mut(number) else { return };
+        if machine.is_awaited() && self.network.has_flights_of(number) {
             self.coverage.hit("power lost: appends wait and packets are in flight");
         }
+        machine.crash_by_chance(shared);
     }
 
     /// The process of a host that has just started opens its store.
