@@ -38,7 +38,7 @@ pub enum OpenError {
 /// Why a store did not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The write was not taken, or it is not known whether it is on the disk.
+    /// The write was not taken; only with [`AppendError::Unknown`] it is not known whether it is on the disk.
     #[error(transparent)]
     Append(AppendError),
     /// A record of an import was refused, and the whole import with it.
@@ -52,6 +52,12 @@ pub enum StoreError {
     /// The queue of the store is full; nothing was queued.
     #[error("the store has as much to do as it queues: try again later")]
     Busy,
+    /// A bug: a reading found neither ops nor damage where ops were taken.
+    #[error("the log cannot be read on at ordinal {ordinal}, and no damage is seen there")]
+    Stuck {
+        /// The first op that is not found.
+        ordinal: u64,
+    },
     /// The store was opened to be read.
     #[error("the store was opened for reading only")]
     ReadOnly,

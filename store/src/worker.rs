@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant as Clock, SystemTime};
 
 use vine_core::log::disk::{DiskOp, DiskResult};
+use vine_core::log::reader::Cursor;
 use vine_core::log::report::OpenError;
 use vine_core::log::store::{AppendError, Effect, Store, StoreEvent, Ticket};
 use vine_core::{Identity, Instant, UnixTime};
@@ -64,6 +65,8 @@ enum Writer {
 #[derive(Debug)]
 struct Reader {
     read: Read,
+    /// The end of the log when the reading was asked for.
+    until: u64,
     reply: Reply<Batch>,
 }
 
@@ -267,7 +270,9 @@ impl Worker {
 
     fn answer_reader(&mut self, reader: Reader, batch: Batch) {
         let at_end = batch.taken.is_empty() && batch.damaged.is_none();
-        if at_end && reader.read.follow {
+        if is_stuck(reader.read.from, reader.until, &batch) {
+            reader.reply.send(Err(StoreError::Stuck { ordinal: batch.next.ordinal }));
+        } else if at_end && reader.read.follow {
             let read = Read { from: batch.next, ..reader.read };
             self.follow(Reader { read, ..reader });
         } else {
@@ -329,7 +334,7 @@ impl Worker {
             Request::Import { records, reply } => {
                 self.write(Writer::Import(reply), |store, ticket| store.import(now, ticket, records));
             }
-            Request::Read { read, reply } => self.read(Reader { read, reply }),
+            Request::Read { read, reply } => self.read(Reader { read, until: 0, reply }),
             Request::Status { reply } => {
                 let (view, figures) = (self.store.view(), self.figures.clone());
                 let (view_bytes, view_is_full) = (view.bytes(), view.is_full());
@@ -362,7 +367,8 @@ impl Worker {
             return self.follow(reader);
         }
         let Read { from, max_bytes, .. } = reader.read;
-        let ticket = self.readers.insert(reader);
+        let until = self.store.next_ordinal();
+        let ticket = self.readers.insert(Reader { until, ..reader });
         if let Err(error) = self.store.read(Ticket(ticket), from, max_bytes)
             && let Some(reader) = self.readers.remove(ticket)
         {
@@ -379,5 +385,25 @@ impl Worker {
         for reader in std::mem::take(&mut self.followers) {
             self.read(reader);
         }
+    }
+}
+
+/// Whether a reading that began at `from`, below the end of the log, brought nobody any further: whoever asks again, gets
+/// the same again.
+fn is_stuck(from: Cursor, until: u64, batch: &Batch) -> bool {
+    from.ordinal < until && batch.next.ordinal <= from.ordinal
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reading_goes_on_or_ends_or_is_stuck() {
+        let batch = |next| Batch { taken: Vec::new(), next: Cursor::at(next), damaged: None };
+        assert!(is_stuck(Cursor::at(4), 5, &batch(4)));
+        assert!(is_stuck(Cursor::at(4), 5, &batch(3)));
+        assert!(!is_stuck(Cursor::at(4), 5, &batch(5)));
+        assert!(!is_stuck(Cursor::at(5), 5, &batch(5)), "it is the end of the log");
     }
 }

@@ -282,7 +282,8 @@ fn an_export_replayed_gives_the_same_state() {
     }
     let store = open(&from).unwrap();
     let mut archive = Vec::new();
-    let summary = store.export(&mut archive, |_, _| ()).unwrap();
+    let (summary, left_out) = store.export(&mut archive, |_, _| ()).unwrap();
+    assert_eq!(left_out, None);
     assert_eq!((summary.geneses, summary.ops), (3, 360));
 
     let other = std::sync::Arc::new(vine_core::Identity::from_seed([8; 32]));

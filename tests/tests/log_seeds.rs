@@ -15,6 +15,7 @@ const SITUATIONS: &[&str] = &[
     "a damaged range is told",
     "append failed: NoRoom",
     "append failed: Stopped",
+    "append failed: Unknown",
     "append refused: Key",
     "append refused: NotOpen",
     "append refused: Stopped",

@@ -72,6 +72,15 @@ enum Batch {
     Import { ticket: Ticket, records: Vec<Record>, chains: Box<Chains>, new: u32, known: u32, uncompared: u32 },
 }
 
+impl Batch {
+    fn tickets(self) -> Vec<Ticket> {
+        match self {
+            Batch::Own { answers, .. } => answers.into_iter().map(|answer| answer.ticket).collect(),
+            Batch::Import { ticket, .. } => Vec::from([ticket]),
+        }
+    }
+}
+
 /// What an import makes of the store.
 #[derive(Debug)]
 struct Taken {
@@ -545,22 +554,23 @@ impl Committer {
         }
     }
 
-    /// The disk failed. Everybody who waits is told.
+    /// The disk failed. Everybody who waits is told: what was on its way may be there at the next opening, all else was never
+    /// handed to the disk.
     fn stop(&mut self, stopped: Stopped, out: &mut Outbox) {
         self.stopped = Some(stopped);
         // Nothing that was to follow is done any more. Readings go on.
         out.effects.retain(|effect| !matches!(effect, Effect::Disk(..) | Effect::Sign(..)));
         out.events.push_back(StoreEvent::Stopped(stopped));
-        let error = AppendError::Stopped(stopped);
-        let of_batch = self.flying.drain(..).chain(self.formed.drain(..)).flat_map(|batch| match batch {
-            Batch::Own { answers, .. } => answers.into_iter().map(|answer| answer.ticket).collect(),
-            Batch::Import { ticket, .. } => Vec::from([ticket]),
-        });
+        let flying = self.flying.drain(..).flat_map(Batch::tickets);
+        let error = AppendError::Unknown(stopped);
+        out.events.extend(flying.map(|ticket| StoreEvent::Failed { ticket, error }));
+        let formed = self.formed.drain(..).flat_map(Batch::tickets);
         let signing = self.signing.take().into_iter().flat_map(|signing| signing.answers).map(|answer| answer.ticket);
         let queued = self.queue.drain(..).map(|waiting| waiting.ticket);
         let imports = self.imports.drain(..).map(|(ticket, _)| ticket);
-        let tickets = of_batch.chain(signing).chain(queued).chain(imports);
-        out.events.extend(tickets.map(|ticket| StoreEvent::Failed { ticket, error }));
+        let waiting = formed.chain(signing).chain(queued).chain(imports);
+        let error = AppendError::Stopped(stopped);
+        out.events.extend(waiting.map(|ticket| StoreEvent::Failed { ticket, error }));
         self.queued_bytes = 0;
         if self.closing {
             self.closed = true;

@@ -119,9 +119,10 @@ pub enum StoreEvent {
         /// Why.
         refusal: Refusal,
     },
-    /// An append or an import is not acknowledged. It may be there when the store is opened again.
+    /// An append or an import is not acknowledged. Only with [`AppendError::Unknown`] it may be there all the same when the
+    /// store is opened again; with any other error nothing of it was written.
     Failed {
-        /// The append.
+        /// The append or the import.
         ticket: Ticket,
         /// Why.
         error: AppendError,
@@ -172,9 +173,13 @@ pub enum AppendError {
     /// There is no room for it.
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
-    /// The disk failed, now or before.
-    #[error("the log has stopped: {0}")]
+    /// The disk failed, now or before. Nothing of this append was handed to it: it is not there, and never will be.
+    #[error("the log has stopped: {0}; nothing of this was written")]
     Stopped(Stopped),
+    /// The disk failed with this append on its way to it. Whether it is there shows when the store is opened again: to append
+    /// it once more before that may have it twice.
+    #[error("the log has stopped: {0}; whether this was written is not known before the log is opened again")]
+    Unknown(Stopped),
     /// The store is opened to be read only, is not open yet, or is being closed.
     #[error("the log is not open for writing")]
     NotOpen,

@@ -257,12 +257,45 @@ fn a_failed_sync_stops_the_store_and_is_never_an_acknowledgement() {
     let mut machine = Machine::opened(Disk::default(), 1);
     machine.append("first").unwrap();
     machine.disk.fail_sync = true;
-    assert!(matches!(machine.append("second"), Err(AppendError::Stopped(_))));
+    assert!(matches!(machine.append("second"), Err(AppendError::Unknown(_))));
     assert!(matches!(machine.append("third"), Err(AppendError::Stopped(_))));
     let mut machine = Machine::opened(machine.disk, 2);
     let texts = machine.texts();
     assert_eq!(texts[0], b"first");
     assert_eq!(machine.append("fourth").unwrap().1, texts.len() as u64);
+}
+
+#[test]
+fn what_only_waited_when_the_disk_failed_is_not_there_for_certain() {
+    let mut machine = Machine::opened(Disk::default(), 1);
+    machine.append("first").unwrap();
+    machine.disk.fail_sync = true;
+    let append = |machine: &mut Machine, n| {
+        machine.store.append(machine.now, Ticket(n), vec![Bytes::from(alloc::format!("op {n}"))]).unwrap();
+    };
+    append(&mut machine, 2);
+    while let Some(effect) = machine.store.poll_effect() {
+        match effect {
+            Effect::Sign(token, draft) => {
+                machine.store.handle_signed(machine.now, token, draft.sign(&identity()));
+            }
+            Effect::Disk(token, op) => {
+                if matches!(op, DiskOp::Sync { .. }) {
+                    append(&mut machine, 3);
+                }
+                let result = machine.disk.run(op);
+                machine.store.handle_disk(machine.now, token, result);
+            }
+            Effect::Hash(..) => panic!("nothing is read"),
+        }
+    }
+    let failed = core::iter::from_fn(|| machine.store.poll_event()).filter_map(|event| match event {
+        StoreEvent::Failed { ticket, error } => Some((ticket.0, matches!(error, AppendError::Unknown(_)))),
+        _ => None,
+    });
+    assert_eq!(failed.collect::<Vec<_>>(), [(2, true), (3, false)]);
+    let texts = Machine::opened(machine.disk, 2).texts();
+    assert_eq!(texts, [b"first".to_vec(), b"op 2".to_vec()]);
 }
 
 #[test]

@@ -60,6 +60,8 @@ impl Machine {
         let ordinal = item.ordinal;
         let position = (item.log, item.seq);
         let known = shared.ledger.get(position).expect("an op is delivered that nobody wrote");
+        let refused = shared.ledger.is_refused(position);
+        assert!(!refused, "ordinal {ordinal} holds what its writer was told is not there for certain");
         let same = known.op == item.op && known.commit == item.commit && known.index == item.index;
         assert!(same, "ordinal {ordinal} is delivered as something else than what was written at {position:?}");
         let Some(life) = &self.life else { return };

@@ -1,6 +1,6 @@
 //! What was written, by whom, and where it has to be: what no store can know and every store is checked against.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use vine_core::log::disk::{DiskOp, FileId};
@@ -29,6 +29,8 @@ pub struct Known {
 pub struct Ledger {
     positions: BTreeMap<Position, Known>,
     commits: BTreeMap<Position, Commit>,
+    /// What a store has said that it never wrote.
+    refused: BTreeSet<Position>,
 }
 
 impl Ledger {
@@ -45,6 +47,16 @@ impl Ledger {
             assert!(before.is_none_or(|before| before == known), "position {position:?} is used twice");
         }
         self.commits.insert((header.log, header.first_seq), commit.clone());
+    }
+
+    /// A store says for certain that it never wrote what it gave this position to.
+    pub fn refuse(&mut self, position: Position) {
+        self.refused.insert(position);
+    }
+
+    /// Whether some store said for certain that this was never written.
+    pub fn is_refused(&self, position: Position) -> bool {
+        self.refused.contains(&position)
     }
 
     /// What a position holds.

@@ -8,7 +8,7 @@ use vine_core::identity::Identity;
 use vine_core::log::disk::{DiskOp, DiskResult, Token};
 use vine_core::log::op::Op;
 use vine_core::log::reader::Cursor;
-use vine_core::log::store::{Effect, MAX_IMPORT, Store, StoreConfig, StoreEvent, Ticket};
+use vine_core::log::store::{AppendError, Effect, MAX_IMPORT, Store, StoreConfig, StoreEvent, Ticket};
 use vine_core::log::writer::FIRST_SEGMENT;
 use vine_core::log::{Commit, LogId, Record};
 use vine_core::{Instant, UnixTime};
@@ -450,6 +450,9 @@ impl Machine {
             return;
         }
         for placed in shared.ledger.commits_in(op, self.disk.effects()) {
+            let mut positions = (0..u64::from(placed.count)).map(|index| (placed.log, placed.first_seq + index));
+            let refused = positions.find(|position| shared.ledger.is_refused(*position));
+            assert!(refused.is_none(), "{refused:?} is written, and its writer was told that it never is");
             self.line.place(placed);
         }
         let result = match &mut self.twin {
@@ -567,6 +570,10 @@ impl Machine {
                 let Some(life) = &mut self.life else { return };
                 assert!(life.waiting.remove(&ticket).is_some(), "an append that nobody waits for fails: {error}");
                 life.queue.retain(|(queued, _)| *queued != ticket);
+                if !matches!(error, AppendError::Unknown(_)) {
+                    let drafted = life.drafted.iter().filter(|(_, drafted)| **drafted == ticket);
+                    drafted.for_each(|(position, _)| shared.ledger.refuse(*position));
+                }
                 shared.coverage.hit(format!("append failed: {}", word(&error)));
             }
             StoreEvent::Imported { ticket, new, known, uncompared } => {

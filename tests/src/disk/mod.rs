@@ -23,6 +23,7 @@
 //!   lied, what is missing is told, by the opening or by the reading; only an end that a lie took may be missing in silence;
 //! - a position is given to one op, over all lives, clones and backups; an ordinal is given to one op of a store;
 //! - a commit is made of what was submitted, in that order, and no append is in two commits;
+//! - what was refused, or given up before it was on its way to the disk, never appears anywhere;
 //! - delivery is in order, without a gap that is not told, and as it was written; the view is that of what was delivered;
 //! - a store that is closed and opened is in the same state;
 //! - a store writes nothing when it is open for reading, closed or stopped, grows to no more than its limit, stops and refuses

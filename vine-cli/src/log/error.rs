@@ -11,7 +11,7 @@ use vine_core::log::report;
 use vine_core::log::store::AppendError;
 use vine_core::log::view::ReserveError;
 use vine_core::log::writer::{NoRoom, Stopped};
-use vine_store::{LockError, OpenError, StoreError};
+use vine_store::{ImportError, LockError, OpenError, StoreError};
 
 /// Why the log did not do what it was asked.
 #[derive(Debug, Clone)]
@@ -105,10 +105,12 @@ pub(crate) fn stopped(stopped: &Stopped) -> String {
 pub(crate) fn trouble(error: &StoreError) -> Trouble {
     match error {
         StoreError::Append(error) => append(error),
-        StoreError::Import { refusal, .. } => {
-            Trouble::new(StatusCode::CONFLICT, "import_refused", refusal_of_import(refusal))
-        }
+        StoreError::Import { refusal, .. } => import_refused(refusal_of_import(refusal)),
         StoreError::Busy => busy(error),
+        StoreError::Stuck { .. } => {
+            let message = format!("{error}; see: vine log verify, and report this");
+            Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, "log_stuck", message)
+        }
         StoreError::ReadOnly => Trouble::new(StatusCode::SERVICE_UNAVAILABLE, "log_read_only", error),
         StoreError::Closed => {
             Trouble::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "the daemon is stopping, and its log is closed")
@@ -118,6 +120,21 @@ pub(crate) fn trouble(error: &StoreError) -> Trouble {
             Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, "log_panicked", message)
         }
     }
+}
+
+/// Why an archive is not taken. Where a record of it is to blame, whoever sent it knows which one.
+pub(crate) fn import_failed(error: &ImportError) -> Trouble {
+    match error {
+        ImportError::Archive(error) => import_refused(error),
+        ImportError::Network { .. } => import_refused(error),
+        ImportError::Refused { refusal, .. } => import_refused(refusal_of_import(refusal)),
+        ImportError::Read(_) => Trouble::new(StatusCode::BAD_REQUEST, "io", error),
+        ImportError::Store(error) => trouble(error),
+    }
+}
+
+fn import_refused(why: impl ToString) -> Trouble {
+    Trouble::new(StatusCode::CONFLICT, "import_refused", why)
 }
 
 fn busy(error: impl ToString) -> Trouble {
@@ -151,6 +168,10 @@ fn append(error: &AppendError) -> Trouble {
         }
         AppendError::TooManyLogs => Trouble::new(full, "too_many_logs", error),
         AppendError::Stopped(why) => Trouble::new(unavailable, "log_stopped", stopped(why)),
+        AppendError::Unknown(why) => {
+            let message = format!("{}; whether this was written is not known: look for it then", stopped(why));
+            Trouble::new(unavailable, "log_unknown", message)
+        }
         AppendError::NotOpen => Trouble::new(unavailable, "stopping", "the daemon is stopping, and its log is closed"),
     }
 }

@@ -12,14 +12,14 @@ use hyper::{Response, StatusCode};
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use vine_core::log::report::Report;
-use vine_store::{Handle, Item, StoreError, Subscription, Verification, Watch, Watched};
+use vine_store::{Exporter, Handle, Item, StoreError, Subscription, Verification, Watch, Watched};
 
 use super::super::control::{Body, MAX_BODY, boxed, read, refuse};
 use super::super::service::Refusal;
 use super::routes::line;
 use super::{LogService, MAX_STREAMS};
 use crate::api::{Blob, Change, ErrorDetail, Progress, TailLine, TailRequest, VerifyLine, WatchLine, WatchRequest};
-use crate::log::{self, Exporter, Names, Trouble};
+use crate::log::{self, Names, Trouble};
 
 /// Bytes that are gathered into one piece, about.
 const PIECE: usize = 64 * 1024;
@@ -102,7 +102,7 @@ impl LogService {
 
     pub(super) async fn export(&self) -> Result<Streamed, Refusal> {
         let (permit, store) = (self.permit()?, self.store().await?);
-        let exporter = Exporter::begin(store, &self.network_id).await.map_err(|error| log::trouble(&error))?;
+        let exporter = Exporter::begin(store).await.map_err(|error| log::trouble(&error))?;
         Ok(streamed(ARCHIVE, Export { exporter, is_over: false }, permit))
     }
 
@@ -263,7 +263,7 @@ impl Pieces for Export {
             Ok(Some(piece)) => Some(Ok(Frame::data(piece.into()))),
             Ok(None) => {
                 self.is_over = true;
-                let left_out = serde_json::to_string(self.exporter.left_out()?).ok()?;
+                let left_out = serde_json::to_string(&log::left_out(self.exporter.left_out()?)).ok()?;
                 let mut trailers = HeaderMap::new();
                 trailers.insert(LEFT_OUT, HeaderValue::from_str(&left_out).ok()?);
                 Some(Ok(Frame::trailers(trailers)))
