@@ -18,7 +18,8 @@ use tempfile::TempDir;
 use vine_core::log::reader::Cursor;
 use vine_core::log::report::Damage;
 use vine_core::log::segment::FRAMES_AT;
-use vine_store::{Handle, Options};
+use vine_core::log::store::AppendError;
+use vine_store::{Handle, Options, StoreError};
 
 /// Says to the test `child` in which directory it is to work.
 const DIR: &str = "VINE_STORE_TEST_DIR";
@@ -47,7 +48,12 @@ fn child() {
                     let op = format!("op-{thread}-{op:05}-{}", "x".repeat(1000));
                     match store.append(vec![text(&op)]).wait() {
                         Ok(_) => say(&format!("acked {}", &op[..10])),
-                        Err(error) => say(&format!("error {error}")),
+                        Err(error) => {
+                            say(&format!("error {error}"));
+                            if !matches!(error, StoreError::Append(AppendError::Unknown(_))) {
+                                say(&format!("refused {}", &op[..10]));
+                            }
+                        }
                     }
                 }
             })
@@ -94,7 +100,9 @@ fn strace(dir: &Path, log: &Path, ops: Range<usize>, args: &[String]) -> Output 
     command.args(["-f", "-s", "1000000", "-o"]).arg(log).args(args);
     command.arg("--").arg(std::env::current_exe().unwrap()).args(["--exact", "child", "--nocapture"]);
     command.env(DIR, dir).env(OPS, ops.len().to_string()).env(FIRST, ops.start.to_string());
-    command.output().expect("strace is installed: scripts/test.sh does that")
+    let output = command.output().unwrap();
+    assert_ne!(output.status.code(), Some(127), "strace is not installed: scripts/test.sh does that");
+    output
 }
 
 fn lines<'a>(output: &'a str, what: &'a str) -> impl Iterator<Item = &'a str> {
@@ -221,7 +229,10 @@ fn inject(call: &str, error: &str, times: usize, killed: Option<&Killed>) {
         assert!(acked.len() == ops.len() * THREADS || !errors.is_empty(), "{case}");
         assert!(errors.iter().all(|said| said.contains(why)), "{case}");
         let before = killed.iter().flat_map(|killed| killed.acked.iter().map(String::as_str));
-        check(&store, &before.chain(acked).collect::<Vec<_>>(), &case);
+        let there = check(&store, &before.chain(acked).collect::<Vec<_>>(), &case);
+        for op in lines(&stdout, "refused") {
+            assert!(!there.iter().any(|there| there.starts_with(op)), "{op} was refused, and is there; {case}");
+        }
         if !fs::read_to_string(&log).unwrap().contains("(INJECTED)") {
             assert_eq!(errors.len() + lines(&stdout, "unread").count(), 0, "{case}");
             break;
@@ -233,8 +244,8 @@ fn inject(call: &str, error: &str, times: usize, killed: Option<&Killed>) {
     println!("{call} with {error}: {reached} calls");
 }
 
-/// Opens the store again: what was acknowledged is there, once, and it takes writes.
-fn check(dir: &Path, acked: &[&str], case: &str) {
+/// Opens the store again: what was acknowledged is there, once, and it takes writes. Returns all that is there.
+fn check(dir: &Path, acked: &[&str], case: &str) -> Vec<String> {
     let store = open(dir).unwrap_or_else(|error| panic!("{error}; {case}"));
     store.append(vec![text("afterwards")]).wait().unwrap_or_else(|error| panic!("{error}; {case}"));
     assert!(store.report().wait().unwrap().is_sound(), "{:?}; {case}", store.report().wait().unwrap());
@@ -247,6 +258,7 @@ fn check(dir: &Path, acked: &[&str], case: &str) {
         let of_thread: Vec<_> = there.iter().filter(|op| op.starts_with(&format!("op-{thread}-"))).collect();
         assert!(of_thread.is_sorted(), "{case}");
     }
+    there
 }
 
 macro_rules! injections {
