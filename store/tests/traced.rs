@@ -196,19 +196,27 @@ fn no_reply_leaves_before_the_sync_that_covers_it_returned() {
     assert!(named("fsync").any(|sync| sync.fd() == Some(parent.result.trim())));
 }
 
-/// The options with which strace lets calls on the files of a store fail: which ones, how, and when.
-fn failing(store: &Path, call: &str, error: &str, when: &str) -> Vec<String> {
+/// The options with which something happens to calls on the files of a store: to which ones, what, and when.
+fn injected(store: &Path, call: &str, what: &str, when: &str) -> Vec<String> {
     let mut args = vec!["-e".into(), format!("trace={call}"), "-e".into()];
-    args.push(format!("inject={call}:error={error}:when={when}"));
+    args.push(format!("inject={call}:{what}:when={when}"));
     for path in ["", "/lock"].into_iter().map(String::from).chain((0..24).map(|n| format!("/{n:016x}.seg"))) {
         args.extend(["-P".into(), format!("{}{path}", store.display())]);
     }
     args
 }
 
-/// Lets every call of one kind fail, and the next ones, so many `times`; each in a run of its own: in the first life of a store,
-/// or in the one that follows on a killed one.
-fn inject(call: &str, error: &str, times: usize, killed: Option<&Killed>) {
+/// What fails: one call, that and the next one, or all from that on.
+#[derive(Clone, Copy)]
+enum Fails {
+    Once,
+    Twice,
+    FromThenOn,
+}
+
+/// Lets every call of one kind fail, each in a run of its own: in the first life of a store, or in the one that follows on a
+/// killed one.
+fn inject(call: &str, error: &str, fails: Fails, killed: Option<&Killed>) {
     let root = tempfile::tempdir().unwrap();
     let why = if error == "EIO" { "nput/output error" } else { "o space left on" };
     let mut reached = 0;
@@ -217,7 +225,12 @@ fn inject(call: &str, error: &str, times: usize, killed: Option<&Killed>) {
         if let Some(killed) = killed {
             copy(&killed.dir, &store);
         }
-        let args = failing(&store, call, error, &format!("{when}..{}", when + times - 1));
+        let which = match fails {
+            Fails::Once => when.to_string(),
+            Fails::Twice => format!("{when}..{}", when + 1),
+            Fails::FromThenOn => format!("{when}+"),
+        };
+        let args = injected(&store, call, &format!("error={error}"), &which);
         let ops = if killed.is_some() { LATER } else { 0..8 };
         let output = strace(&store, &log, ops.clone(), &args);
         let stdout = String::from_utf8(output.stdout).unwrap();
@@ -244,6 +257,30 @@ fn inject(call: &str, error: &str, times: usize, killed: Option<&Killed>) {
     println!("{call} with {error}: {reached} calls");
 }
 
+/// Kills the process at every call of one kind, each in a run of its own.
+fn kill(call: &str, killed: Option<&Killed>) {
+    let root = tempfile::tempdir().unwrap();
+    for when in 1.. {
+        let (store, log) = (root.path().join(when.to_string()), root.path().join("trace"));
+        if let Some(killed) = killed {
+            copy(&killed.dir, &store);
+        }
+        let ops = if killed.is_some() { LATER } else { 0..8 };
+        let output = strace(&store, &log, ops.clone(), &injected(&store, call, "signal=KILL", &when.to_string()));
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        let case = format!("killed at {call} number {when}: {stdout}");
+        assert!(!stdout.contains("panicked") && lines(&stdout, "error").count() == 0, "{case}");
+        let acked = lines(&stdout, "acked");
+        let before = killed.iter().flat_map(|killed| killed.acked.iter().map(String::as_str));
+        check(&store, &before.chain(acked).collect::<Vec<_>>(), &case);
+        if output.status.success() {
+            assert!(when > 1, "{call} is never called");
+            println!("killed at {} calls of {call}", when - 1);
+            return;
+        }
+    }
+}
+
 /// Opens the store again: what was acknowledged is there, once, and it takes writes. Returns all that is there.
 fn check(dir: &Path, acked: &[&str], case: &str) -> Vec<String> {
     let store = open(dir).unwrap_or_else(|error| panic!("{error}; {case}"));
@@ -262,12 +299,12 @@ fn check(dir: &Path, acked: &[&str], case: &str) -> Vec<String> {
 }
 
 macro_rules! injections {
-    ($killed:expr; $($name:ident: $call:literal $error:literal;)*) => {
-        $(#[test] fn $name() { inject($call, $error, 1, $killed); })*
+    ($fails:ident $killed:expr; $($name:ident: $call:literal $error:literal;)*) => {
+        $(#[test] fn $name() { inject($call, $error, Fails::$fails, $killed); })*
     };
 }
 
-injections! { None;
+injections! { Once None;
     eio_at_every_write: "pwrite64" "EIO";
     enospc_at_every_write: "pwrite64" "ENOSPC";
     eio_at_every_read: "pread64" "EIO";
@@ -357,7 +394,7 @@ fn copy(dir: &Path, to: &Path) {
     }
 }
 
-injections! { Some(&Killed::new());
+injections! { Once Some(&Killed::new());
     eio_at_every_open_after_a_kill: "openat" "EIO";
     enospc_at_every_open_after_a_kill: "openat" "ENOSPC";
     eio_at_every_lock_after_a_kill: "flock" "EIO";
@@ -379,10 +416,46 @@ injections! { Some(&Killed::new());
     enospc_at_every_removal_after_a_kill: "?unlink,unlinkat" "ENOSPC";
 }
 
+// A disk that dies, and one that is full.
+injections! { FromThenOn Some(&Killed::new());
+    eio_from_every_read_on_after_a_kill: "pread64" "EIO";
+    eio_from_every_open_on_after_a_kill: "openat" "EIO";
+    eio_from_every_write_on_after_a_kill: "pwrite64" "EIO";
+    eio_from_every_sync_on_after_a_kill: "fdatasync" "EIO";
+    eio_from_everything_on_after_a_kill: "openat,pread64,pwrite64,fdatasync,fsync,fallocate,ftruncate,?unlink,unlinkat" "EIO";
+    enospc_from_every_write_on_after_a_kill: "pwrite64" "ENOSPC";
+    enospc_from_every_allocation_on_after_a_kill: "openat,fallocate,pwrite64" "ENOSPC";
+}
+
+macro_rules! kills {
+    ($killed:expr; $($name:ident: $call:literal;)*) => {
+        $(#[test] fn $name() { kill($call, $killed); })*
+    };
+}
+
+kills! { None;
+    killed_at_every_open: "openat";
+    killed_at_every_allocation: "fallocate";
+    killed_at_every_write: "pwrite64";
+    killed_at_every_sync: "fdatasync";
+    killed_at_every_sync_of_the_directory: "fsync";
+    killed_at_every_truncation: "ftruncate";
+}
+
+kills! { Some(&Killed::new());
+    killed_again_at_every_open: "openat";
+    killed_again_at_every_allocation: "fallocate";
+    killed_again_at_every_write: "pwrite64";
+    killed_again_at_every_sync: "fdatasync";
+    killed_again_at_every_sync_of_the_directory: "fsync";
+    killed_again_at_every_truncation: "ftruncate";
+    killed_again_at_every_removal: "?unlink,unlinkat";
+}
+
 /// A read that fails is tried again. What fails twice counts as damaged in this life, and is there in the next one.
 #[test]
 fn eio_twice_at_every_read_after_a_kill() {
-    inject("pread64", "EIO", 2, Some(&Killed::new()));
+    inject("pread64", "EIO", Fails::Twice, Some(&Killed::new()));
 }
 
 /// A file system without fallocate: space is reserved by writing.
