@@ -140,7 +140,8 @@ impl Files {
         done.map(|()| DiskDone::Done).map_err(|error| disk_error(&error))
     }
 
-    fn list(&self) -> io::Result<Vec<(FileId, u64)>> {
+    /// The segments of the directory and their lengths in bytes.
+    pub(crate) fn list(&self) -> io::Result<Vec<(FileId, u64)>> {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
             let entry = entry?;

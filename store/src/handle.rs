@@ -376,7 +376,7 @@ impl Drop for Inner {
 }
 
 /// The text of a panic.
-fn message(panic: &(dyn std::any::Any + Send)) -> Arc<str> {
+pub(crate) fn message(panic: &(dyn std::any::Any + Send)) -> Arc<str> {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message").into()
 }
