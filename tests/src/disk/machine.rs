@@ -8,6 +8,7 @@ use vine_core::identity::Identity;
 use vine_core::log::disk::{DiskOp, DiskResult, Token};
 use vine_core::log::op::Op;
 use vine_core::log::reader::Cursor;
+use vine_core::log::report::Damage;
 use vine_core::log::store::{AppendError, Effect, MAX_IMPORT, Store, StoreConfig, StoreEvent, Ticket};
 use vine_core::log::writer::FIRST_SEGMENT;
 use vine_core::log::{Commit, LogId, Record};
@@ -258,6 +259,12 @@ impl Machine {
     /// The store, while it runs.
     pub fn store(&self) -> Option<&Store> {
         self.life.as_ref().map(|life| &life.store)
+    }
+
+    /// Whether a disk that keeps its promises holds a damaged copy of a header.
+    pub(super) fn has_damaged_header(&self) -> bool {
+        let report = self.store().and_then(Store::report).filter(|_| self.line.is_honest());
+        report.is_some_and(|report| report.findings.iter().any(|finding| finding.damage == Damage::HeaderCopy))
     }
 
     fn unix(&self) -> UnixTime {

@@ -68,7 +68,7 @@ fn refused(dir: &Path, error: &report::OpenError) -> (&'static str, String) {
             "log_version",
             format!("the log in {place} cannot be opened: {error}; use the vine that wrote it, {aside}"),
         ),
-        report::OpenError::Misplaced { .. } => {
+        report::OpenError::Misplaced { .. } | report::OpenError::Number { .. } => {
             ("log_misplaced", format!("the log in {place} cannot be opened: {error}"))
         }
         report::OpenError::Disk { error: disk, .. } => {
@@ -140,6 +140,7 @@ fn append(error: &AppendError) -> Trouble {
         AppendError::NoRoom(NoRoom::Limit { .. }) => {
             Trouble::new(full, "log_full", format!("{error}; raise max_bytes in [log] and restart the daemon"))
         }
+        AppendError::NoRoom(NoRoom::Numbers) => Trouble::new(full, "log_full", error),
         AppendError::NoRoom(NoRoom::Disk(disk)) => {
             let cure = match disk.kind {
                 DiskErrorKind::NoSpace => {
