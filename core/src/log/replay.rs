@@ -6,7 +6,7 @@ use core::ops::Range;
 use bytes::Bytes;
 
 use super::chain::{Chains, Refusal};
-use super::clock::Hlc;
+use super::clock::{Hlc, KV_HORIZON};
 use super::commit::{Commit, Genesis, LogId, SignedHeader, Tip};
 use super::disk::FileId;
 use super::report::{Damage, Finding, Report};
@@ -46,8 +46,8 @@ pub struct Replay {
     pub next_ordinal: u64,
     /// The last stamp that the owner gave.
     pub last_stamp: Hlc,
-    /// The last log that the owner began.
-    pub last_log: Option<LogId>,
+    /// The youngest log of the owner, and the stamp of its last commit.
+    last_log: Option<(LogId, Hlc)>,
     owner: PeerId,
     depth: Depth,
     /// Commits whose hashes are to be computed, and where they lie.
@@ -86,7 +86,7 @@ impl Replay {
     /// Where the owner's next log goes on: behind the last of its ops that has no hole before it. `None` where there is none,
     /// or where damage left nobody to tell: then the next log begins anew, as if it were a first one.
     pub fn predecessor(&self) -> Option<Tip> {
-        let mut log = self.last_log?;
+        let (mut log, _) = self.last_log?;
         loop {
             let state = self.chains.get(&log).filter(|state| state.genesis.peer_id == self.owner)?;
             let tip = self.holes.get(&log).copied().or_else(|| self.chains.tip(&log))?;
@@ -225,12 +225,32 @@ impl Replay {
         match self.chains.get(&header.log).map(|state| state.genesis.peer_id) {
             Some(author) if author == self.owner => {
                 self.last_stamp = self.last_stamp.max(header.hlc);
-                self.last_log = Some(header.log);
+                if self.is_youngest(header.log, header.hlc) {
+                    self.last_log = Some((header.log, header.hlc));
+                }
             }
             Some(author) => *self.foreign_bytes.entry(author).or_default() += commit.bytes().len() as u64,
             None => {}
         }
         let _stopped = self.view.apply(commit);
+    }
+
+    /// Whether a log of the owner's, with a commit of this stamp, is younger than the one that was the youngest so far: an
+    /// older one may be imported at any time.
+    fn is_youngest(&self, log: LogId, stamp: Hlc) -> bool {
+        let Some((last, last_stamp)) = self.last_log else { return true };
+        if log == last || self.follows(log, last) {
+            return true;
+        }
+        // A clock that was wrong does not tell which is the younger one.
+        let told = |stamp: Hlc| if stamp < KV_HORIZON { stamp } else { Hlc::default() };
+        !self.follows(last, log) && told(stamp) >= told(last_stamp)
+    }
+
+    /// Whether a log follows another one, however many are between them.
+    fn follows(&self, log: LogId, before: LogId) -> bool {
+        let predecessor = |log: &LogId| self.chains.get(log)?.genesis.predecessor.map(|tip| tip.log);
+        core::iter::successors(predecessor(&log), predecessor).any(|log| log == before)
     }
 
     fn resume(&mut self, file: FileId, range: &Range<u64>, commit: &Commit) {

@@ -8,7 +8,7 @@ use core::ops::Range;
 
 use bytes::Bytes;
 
-use super::commit::{Commit, Draft, Genesis, Record, Tip};
+use super::commit::{Commit, Draft, Genesis, HEADER_LEN, Record, Tip};
 use super::disk::{DiskDone, DiskError, DiskErrorKind, DiskOp, DiskResult, FileId, MAX_FILE};
 use super::reader::{Cursor, Delivered};
 use super::replay::Depth;
@@ -688,4 +688,93 @@ fn forged_ordinals_end_the_log_and_never_wrap() {
     let mut machine = Machine::opened(disk, 2);
     assert_eq!(machine.store.next_ordinal(), MAX_PLACE);
     assert_eq!(machine.append("second"), Err(AppendError::NoRoom(NoRoom::Numbers)));
+}
+
+#[test]
+fn an_older_log_that_is_restored_does_not_come_before_what_is_written_next() {
+    let (genesis, commit) = foreign(&identity(), None);
+    let mut machine = Machine::opened(Disk::default(), 1);
+    machine.append("younger").unwrap();
+    let log = machine.read(0)[0].log;
+    machine.store.import(machine.now, Ticket(1), vec![Record::Genesis(genesis), Record::Commit(commit)]).unwrap();
+    machine.run();
+    let tip = machine.store.chains().unwrap().tip(&log).unwrap();
+    let mut machine = Machine::opened(machine.disk, 2);
+    machine.append("next").unwrap();
+    let predecessors = machine.store.chains().unwrap().iter().filter_map(|(_, state)| state.genesis.predecessor);
+    assert_eq!(predecessors.collect::<Vec<_>>(), [tip]);
+}
+
+#[test]
+fn imports_are_bounded_by_their_bytes_too() {
+    let other = Identity::from_seed([8; 32]);
+    let (genesis, _) = foreign(&other, None);
+    let log = genesis.log_id();
+    let ops = |op: u8| Ops::new(&vec![Op::Plain(vec![op; 250_000].into()); 4]).unwrap().unwrap();
+    let mut tip = Tip { log, next: 0, head: log.into() };
+    let mut commits = Vec::new();
+    for n in 0..17 {
+        let commit = Draft::new(tip.log, tip.next, tip.head, Hlc(1), ops(n)).sign(&other);
+        tip = commit.tip();
+        commits.push(Record::Commit(commit));
+    }
+    let config = StoreConfig { members: vec![other.peer_id()], ..config() };
+    let mut machine = Machine::open_with(Disk::default(), 1, config);
+    machine.run();
+    let error = machine.store.import(machine.now, Ticket(1), commits.clone()).unwrap_err();
+    assert!(matches!(error, AppendError::ImportTooLarge { records: 17, bytes } if bytes > 17_000_000), "{error}");
+    let many = vec![Record::Genesis(genesis.clone()); 257];
+    let error = machine.store.import(machine.now, Ticket(1), many).unwrap_err();
+    assert!(matches!(error, AppendError::ImportTooLarge { records: 257, .. }), "{error}");
+    let mut records = [Record::Genesis(genesis)].into_iter().chain(commits);
+    for (ticket, count) in [(1, 9), (2, 8)] {
+        machine.store.import(machine.now, Ticket(ticket), records.by_ref().take(count).collect()).unwrap();
+    }
+    let rest: Vec<Record> = records.collect();
+    let busy = machine.store.import(machine.now, Ticket(3), [&rest[..], &rest[..]].concat());
+    assert_eq!(busy, Err(AppendError::Busy));
+    assert_eq!(machine.run().len(), 2, "both are there");
+    machine.store.import(machine.now, Ticket(3), rest).unwrap();
+    assert!(matches!(machine.run()[..], [StoreEvent::Imported { new: 1, .. }]));
+}
+
+#[test]
+fn a_run_is_taken_as_its_commits_are_one_by_one() {
+    let other = Identity::from_seed([8; 32]);
+    let (genesis, first) = foreign(&other, None);
+    let log = genesis.log_id();
+    let ops = || Ops::new(&[Op::Plain(Bytes::from_static(b"op"))]).unwrap().unwrap();
+    let second = Draft::new(log, 1, first.hash(), Hlc(2), ops()).sign(&other);
+    // A signature that is none, and what its author signed behind it.
+    let mut bytes = second.bytes().to_vec();
+    bytes[HEADER_LEN] ^= 1;
+    let unsigned = Commit::decode(bytes.into()).unwrap();
+    let third = Draft::new(log, 2, unsigned.hash(), Hlc(3), ops()).sign(&other);
+    assert_eq!(third.verify(&other.peer_id()), Ok(()));
+    let records = [Record::Genesis(genesis), Record::Commit(first), Record::Commit(unsigned), Record::Commit(third)];
+    let import = |parts: &[&[Record]]| {
+        let config = StoreConfig { members: vec![other.peer_id()], ..config() };
+        let mut machine = Machine::open_with(Disk::default(), 1, config);
+        machine.run();
+        let mut refusals = Vec::new();
+        for part in parts {
+            machine.store.import(machine.now, Ticket(1), part.to_vec()).unwrap();
+            for event in machine.run() {
+                if let StoreEvent::ImportRefused { refusal, .. } = event {
+                    refusals.push(refusal);
+                }
+            }
+        }
+        (refusals, machine.store.next_ordinal())
+    };
+    let forged = Refusal::BadSignature { log, at: 1 };
+    let (refusals, taken) = import(&[&records]);
+    assert_eq!((&refusals[..], taken), (&[forged.clone()][..], 0));
+    let singly: Vec<&[Record]> = records.chunks(1).collect();
+    let (refusals, taken) = import(&singly);
+    let gap = Refusal::Gap { log, expected: 1, got: 2 };
+    assert_eq!((&refusals[..], taken), (&[forged.clone(), gap][..], 1));
+    // And where the run begins behind what is here.
+    let (refusals, taken) = import(&[&records[..2], &records[2..]]);
+    assert_eq!((&refusals[..], taken), (&[forged][..], 1));
 }

@@ -9,6 +9,7 @@ use vine_core::log::disk::{DiskOp, DiskResult, Token};
 use vine_core::log::op::Op;
 use vine_core::log::reader::Cursor;
 use vine_core::log::report::Damage;
+use vine_core::log::segment::{HeaderBlock, SegmentHeader};
 use vine_core::log::store::{AppendError, Effect, MAX_IMPORT, Store, StoreConfig, StoreEvent, Ticket};
 use vine_core::log::writer::FIRST_SEGMENT;
 use vine_core::log::{Commit, LogId, Record};
@@ -500,6 +501,13 @@ impl Machine {
             assert!(!life.read_only, "a store that is open for reading writes: {op:?}");
             assert!(!life.stopped, "a stopped store writes: {op:?}");
             assert!(!life.closed, "a closed store writes: {op:?}");
+        }
+        if let DiskOp::Write { offset: 0, bytes, .. } = &op
+            && let HeaderBlock::Valid { header, .. } = SegmentHeader::decode(bytes)
+        {
+            let before = header.previous.filter(|_| self.line.is_honest());
+            let is_durable = before.is_none_or(|before| self.disk.is_durable_up_to(before.file, before.end));
+            assert!(is_durable, "{op:?}: the segment before it is not on the disk");
         }
         let due = life.operations.back().map_or(due, |(last, ..)| due.max(*last));
         life.operations.push_back((due, token, op));
