@@ -1,10 +1,11 @@
 //! The durable log of `vine-core` on real files.
 #![warn(clippy::unwrap_used)]
 
-mod archive;
 mod error;
+mod export;
 mod files;
 mod handle;
+mod import;
 mod inbox;
 mod lock;
 mod reply;
@@ -14,10 +15,11 @@ mod tickets;
 mod verification;
 mod worker;
 
-pub use crate::archive::{ExportError, ImportError};
 pub use crate::error::{OpenError, StoreError};
+pub use crate::export::{ExportError, Exporter, LeftOut};
 pub use crate::files::{FileSystemError, Files};
 pub use crate::handle::{Figures, Handle, Imported, MAX_SCAN, Options, Position, Scanned, Status};
+pub use crate::import::{ImportError, Importer, Records, Unpacker};
 pub use crate::inbox::Pending;
 pub use crate::lock::{Lock, LockError};
 pub use crate::request::Batch;

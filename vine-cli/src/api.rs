@@ -40,8 +40,8 @@ pub(crate) use inspect::{
     WhyPolicy, WhyRequest,
 };
 pub(crate) use log::{
-    AppendRequest, Blob, Change, Damaged, Entry, Finding, ImportRefused, Imported, KeyRequest, ListRequest, LogOp,
-    LogStatus, Page, Position, Positions, Progress, TailLine, TailRequest, Verified, VerifyLine, WatchLine,
+    AppendRequest, Blob, Change, Damaged, Entry, Finding, ImportRefused, Imported, KeyRequest, LeftOut, ListRequest,
+    LogOp, LogStatus, Page, Position, Positions, Progress, TailLine, TailRequest, Verified, VerifyLine, WatchLine,
     WatchRequest,
 };
 use serde::{Deserialize, Serialize};

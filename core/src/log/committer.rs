@@ -327,9 +327,13 @@ impl Committer {
         }
     }
 
+    pub(super) fn open_segment(&self) -> Option<SegmentInfo> {
+        self.writer.open_segment()
+    }
+
     /// Tells the reader how far the segments are durable.
     pub(super) fn note_segments(&self, segments: &mut Vec<SegmentInfo>) {
-        let Some(open) = self.writer.open_segment() else { return };
+        let Some(open) = self.open_segment() else { return };
         match segments.last_mut() {
             Some(last) if last.file == open.file => last.end = open.end,
             _ => segments.push(open),

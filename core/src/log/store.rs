@@ -427,6 +427,19 @@ impl Store {
         Some(&self.replay()?.chains)
     }
 
+    /// The segments that hold something, in order; none until the store is open.
+    pub fn segments(&self) -> &[SegmentInfo] {
+        match &self.state {
+            State::Open(open) => &open.segments,
+            _ => &[],
+        }
+    }
+
+    /// The segment that this opening writes, as far as it is durable: what lies behind its end may change at any time.
+    pub fn open_segment(&self) -> Option<SegmentInfo> {
+        self.committer()?.open_segment()
+    }
+
     /// What the recovery found; `None` until the store is open.
     pub fn report(&self) -> Option<&Report> {
         Some(&self.replay()?.report)

@@ -125,3 +125,29 @@ fn beats(now: Instant, best: &Path, held: &Path) -> Option<SwitchReason> {
     let is_faster = best.class == held.class && best_rtt + HYSTERESIS <= rtt && best_rtt * 5 <= rtt * 4;
     is_faster.then_some(SwitchReason::Faster)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::overlay::PeerIndex;
+    use crate::path::{FourTuple, Proof, SocketId};
+
+    #[test]
+    fn a_better_class_has_to_be_proven_lately() {
+        let relay = Via::Relay(PeerIndex(9));
+        let direct = Via::Direct(FourTuple { socket: SocketId(0), local: None, remote: ([192, 0, 2, 1], 1).into() });
+        let (mut set, start) = (PathSet::default(), Instant::from_millis(1_000));
+        let [relayed, better] =
+            [(relay, PathClass::Relay), (direct, PathClass::Direct)].map(|(via, class)| set.insert(start, via, class));
+        set.prove(start, relayed, Proof::Handshake);
+        assert!(set.reselect(start, || 0).is_some());
+        set.prove(start, better, Proof::Handshake);
+        let late = start + PROOF_LIFETIME + Duration::from_millis(1);
+        assert_eq!(set.reselect(late, || 0), None);
+        set.prove(late, better, Proof::Pong(Duration::from_millis(10)));
+        assert_eq!(
+            set.reselect(late, || 0).map(|switch| (switch.to.0, switch.why)),
+            Some((direct, SwitchReason::Upgrade))
+        );
+    }
+}

@@ -83,6 +83,8 @@ pub struct SimDisk {
     pub read_only: bool,
     /// Nothing works any more.
     pub broken: bool,
+    /// Files have changed in another way than by an operation that did what it was to do.
+    altered: bool,
     dice: Dice,
 }
 
@@ -101,6 +103,7 @@ impl SimDisk {
             capacity: u64::MAX,
             read_only: false,
             broken: false,
+            altered: false,
             dice: Dice::new(seed),
         }
     }
@@ -130,6 +133,17 @@ impl SimDisk {
         self.happened.iter().filter(|(_, fault)| !fault.is_lie()).count()
     }
 
+    /// Whether files have changed in another way than by operations that did what they were to do, since that was last taken
+    /// note of.
+    pub fn is_altered(&self) -> bool {
+        self.altered
+    }
+
+    /// The same, and takes note of it.
+    pub fn take_altered(&mut self) -> bool {
+        std::mem::take(&mut self.altered)
+    }
+
     /// Does one operation.
     ///
     /// # Errors
@@ -157,6 +171,7 @@ impl SimDisk {
     }
 
     fn fail(&mut self, fault: Fault, op: &DiskOp) -> DiskResult {
+        self.altered = true;
         let error = if fault == Fault::Full { no_space() } else { io() };
         match (fault, op) {
             (Fault::Io | Fault::Full | Fault::Partial, DiskOp::Write { file, offset, bytes }) => {
@@ -277,6 +292,7 @@ impl SimDisk {
 
     /// The power goes. `choose` is asked which state of each of [`SimDisk::unsynced`] is kept, in that order.
     pub fn crash(&mut self, mut choose: impl FnMut(Unsynced, usize) -> usize) {
+        self.altered = true;
         let reachable = self.reachable();
         for (file, states) in std::mem::take(&mut self.dirty_names) {
             if let Some(kept) = choose(Unsynced::Name(file), states.len() + 1).checked_sub(1) {
@@ -319,6 +335,7 @@ impl SimDisk {
 
     /// What is clean leaves the cache: from now on it is read from the disk.
     pub fn evict(&mut self) {
+        self.altered = true;
         self.files.values_mut().for_each(FileState::evict);
     }
 
@@ -335,6 +352,7 @@ impl SimDisk {
 
     /// One bit turns over on the disk; the cache may still hold what was there.
     pub fn rot(&mut self, file: FileId, offset: u64, bit: u8) {
+        self.altered = true;
         if let Ok(file) = self.file(file) {
             file.damage(offset, |byte| *byte ^= 1 << (bit % 8));
         }
@@ -342,6 +360,7 @@ impl SimDisk {
 
     /// One byte of the disk is this from now on.
     pub fn overwrite(&mut self, file: FileId, offset: u64, value: u8) {
+        self.altered = true;
         if let Ok(file) = self.file(file) {
             file.damage(offset, |byte| *byte = value);
         }
@@ -349,6 +368,7 @@ impl SimDisk {
 
     /// The file is shorter, on the disk and for everybody.
     pub fn cut(&mut self, file: FileId, len: u64) {
+        self.altered = true;
         if let Ok(file) = self.file(file) {
             file.damage_len(len);
             file.evict();
@@ -384,6 +404,7 @@ impl SimDisk {
     }
 
     fn set_name(&mut self, file: FileId, inode: Option<Inode>) {
+        self.altered = true;
         self.dirty_names.remove(&file);
         for names in [&mut self.names, &mut self.durable_names] {
             match inode {
@@ -406,6 +427,7 @@ impl SimDisk {
             happened: Vec::new(),
             broken: false,
             read_only: false,
+            altered: true,
             ..self.clone()
         }
     }

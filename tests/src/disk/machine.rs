@@ -20,6 +20,7 @@ use super::device::{SimDisk, Unsynced};
 use super::dice::Dice;
 use super::ledger::{Ledger, Slot, Timeline};
 use super::model::Model;
+use super::twin::Twin;
 use crate::sim::{Coverage, Trace};
 
 /// The first ticket of readings that are nobody's in particular.
@@ -114,6 +115,8 @@ pub struct Machine {
     config: StoreConfig,
     /// Its disk.
     pub disk: SimDisk,
+    /// The disk once more, as real files; where there are some, the store works on them.
+    pub twin: Option<Twin>,
     /// What its disk holds, as it should be.
     pub line: Timeline,
     /// How far its wall clock is off, in milliseconds.
@@ -140,6 +143,7 @@ impl Machine {
             identity: Identity::from_seed(secret),
             config,
             disk: SimDisk::new(dice.any()),
+            twin: None,
             line: Timeline::default(),
             clock_ms: 0,
             slow: Duration::from_micros(50),
@@ -157,6 +161,7 @@ impl Machine {
     pub fn cloned(&mut self, number: usize) -> Machine {
         let mut clone = Machine::new(number, self.secret, self.config.clone(), self.dice.any());
         clone.disk = self.disk.copied();
+        clone.twin = self.twin.as_ref().map(|twin| twin.beside(number));
         clone.line = self.line.clone();
         clone.now = self.now;
         clone
@@ -173,10 +178,16 @@ impl Machine {
             identity: Identity::from_seed(self.secret),
             config: self.config.clone(),
             disk: self.disk.clone(),
+            twin: None,
             line: self.line.clone(),
             life: None,
             ..*self
         }
+    }
+
+    /// What its store is opened with.
+    pub fn config(&self) -> &StoreConfig {
+        &self.config
     }
 
     /// Whether it was switched off by [`Machine::halt_at`].
@@ -281,6 +292,9 @@ impl Machine {
         self.kill(shared);
         self.halt_at = halt_at;
         self.lives += 1;
+        if let Some(twin) = &mut self.twin {
+            twin.start(&mut self.disk, read_only);
+        }
         let mut seed = [0; 32];
         seed.chunks_mut(8).for_each(|chunk| chunk.copy_from_slice(&self.dice.any().to_le_bytes()));
         let config = StoreConfig { read_only, ..self.config.clone() };
@@ -449,7 +463,10 @@ impl Machine {
             assert!(refused.is_none(), "{refused:?} is written, and its writer was told that it never is");
             self.line.place(placed);
         }
-        let result = self.disk.perform(op);
+        let result = match &mut self.twin {
+            Some(twin) => twin.perform(&mut self.disk, op),
+            None => self.disk.perform(op),
+        };
         if matches!(op, DiskOp::Create { .. }) {
             // The zeros at the end of the segment before are cut off when this one is in use.
             let most = self.config.max_bytes.saturating_add(self.config.segment_bytes.max(FIRST_SEGMENT));

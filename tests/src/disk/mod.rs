@@ -12,6 +12,8 @@
 //! | `check` | what is read of a store, held against what was written |
 //! | `ledger` | what was written, by whom, and where it has to be |
 //! | `model` | what the key-value view has to be, said in the simplest way |
+//! | `twin` | the disk once more, as real files |
+//! | `on_files` | the same scripts over real files |
 //! | `crashes` | every crash of a small workload |
 //!
 //! What holds at every moment, or the run fails:
@@ -28,7 +30,10 @@
 //! - a store writes nothing when it is open for reading, closed or stopped, grows to no more than its limit, stops and refuses
 //!   for a reason, answers everybody, and wakes exactly when something is due.
 //!
-//! To repeat a seed: `VINE_SIM_SEED=n cargo test -p vine-tests --test log_seeds`; to see every effect of it, with
+//! The same scripts run over real files as well, the files of a `twin` of the disk: there each operation has to give what it
+//! gives on the simulated disk, and a program that opens the directory afterwards has to find the same store.
+//!
+//! To repeat a seed: `VINE_SIM_SEED=n cargo test -p vine-tests --test log_seeds` (`log_files` for real files); to see every effect of it, with
 //! `VINE_SIM_LOG=1` and `-- --nocapture`.
 
 mod check;
@@ -39,8 +44,10 @@ mod dice;
 mod ledger;
 mod machine;
 mod model;
+mod on_files;
 mod op;
 mod script;
+mod twin;
 mod world;
 
 pub use content::SECTOR;
@@ -49,6 +56,8 @@ pub use dice::Dice;
 pub use ledger::{Known, Ledger, Placed, Position, Slot, Timeline};
 pub use machine::{Content, Machine, Shared};
 pub use model::Model;
+pub use on_files::OnFiles;
 pub use op::{Kind, Op, Profile, any_op, any_ops};
 pub use script::{Script, Setup};
+pub use twin::Twin;
 pub use world::World;

@@ -94,17 +94,22 @@ impl Simulated for Setup {
 
     fn run(script: &Script) -> Outcome {
         let mut world = World::new(&script.setup);
-        world.shared.is_shown = std::env::var_os("VINE_SIM_LOG").is_some();
-        for op in &script.ops {
-            if world.shared.is_shown {
-                println!("{op}");
-            }
-            world.apply(op);
-        }
-        world.heal();
+        play(&mut world, &script.ops);
         let shared = world.shared;
         Outcome { digest: shared.trace.digest(), entries: shared.trace.entries(), coverage: shared.coverage }
     }
+}
+
+/// What happens, and that all is as it should be when the faults have ended.
+pub(super) fn play(world: &mut World, ops: &[Op]) {
+    world.shared.is_shown = std::env::var_os("VINE_SIM_LOG").is_some();
+    for op in ops {
+        if world.shared.is_shown {
+            println!("{op}");
+        }
+        world.apply(op);
+    }
+    world.heal();
 }
 
 #[cfg(test)]

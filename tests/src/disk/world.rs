@@ -1,5 +1,6 @@
 //! A few machines and what happens to them, and whether they are as they should be when the faults have ended.
 
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use super::ledger::Timeline;
 use super::machine::{Content, Machine, Shared};
 use super::op::{Kind, Op};
 use super::script::Setup;
+use super::twin::Twin;
 
 /// How long a store on a disk that works may take for anything.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -74,6 +76,15 @@ impl World {
             now: Instant::ORIGIN,
             dice,
         }
+    }
+
+    /// A world whose stores work on real files below `root`.
+    pub fn on_files(setup: &Setup, root: &Path) -> World {
+        let mut world = World::new(setup);
+        for machine in &mut world.machines {
+            machine.twin = Some(Twin::new(root, machine.number));
+        }
+        world
     }
 
     /// This world between two lives, for another end of its story.

@@ -244,6 +244,15 @@ pub(crate) struct Positions {
     pub(crate) last_seq: u64,
 }
 
+/// What an archive lacks, because it cannot be read or continues what cannot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LeftOut {
+    /// How many ops, as far as they are known.
+    pub(crate) ops: u64,
+    /// The first damage.
+    pub(crate) why: String,
+}
+
 /// What an import did.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Imported {
@@ -261,6 +270,8 @@ pub(crate) struct ImportRefused {
     pub(crate) error: ErrorDetail,
     /// The number of the record in what was sent, from 0.
     pub(crate) record: Option<u64>,
+    /// What was taken before: an archive of more records than one import takes goes in one part after the other.
+    pub(crate) imported: Imported,
 }
 
 /// How the log is.

@@ -9,23 +9,20 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use serde::Serialize;
 use tokio::runtime::Runtime;
-use vine_core::log::archive::{ArchiveReader, ArchiveWriter, Item, Summary};
-use vine_core::log::store::MAX_IMPORT;
-use vine_core::{NetworkId, PeerId};
-use vine_store::{Handle, Verification};
+use vine_core::PeerId;
+use vine_core::log::archive::{ArchiveError, ArchiveReader, Summary};
+use vine_store::{Exporter, Handle, Records, Unpacker, Verification};
 
 use super::log::not_running;
 use super::{client, config_path, runtime};
-use crate::api::{ImportRefused, Imported, LogStatus, Progress, Verified, VerifyLine};
+use crate::api::{ImportRefused, Imported, LeftOut, LogStatus, Progress, Verified, VerifyLine};
 use crate::client::{Client, Stream};
 use crate::config::{self, Config};
 use crate::daemon::LEFT_OUT;
 use crate::files::{self, Existing};
-use crate::log::{self, Exporter, LeftOut};
+use crate::log;
 use crate::output::{self, Failure, Format, Outcome};
 
-/// Bytes of records that one request takes to the daemon, about; a record may have a mebibyte.
-const BATCH: usize = 2 << 20;
 /// How long the daemon may take for a batch: it checks every signature, and syncs.
 const TAKING: Duration = Duration::from_secs(110);
 /// Standard input or output.
@@ -174,7 +171,7 @@ impl Source {
             Err(error) if error.leaves_the_log() => {
                 let (config, identity) = config::load(&config_path(config)?)?;
                 let store = open_alone(&config, identity.peer_id())?;
-                let begun = Exporter::begin(store, &config.node.network_id).await;
+                let begun = Exporter::begin(store).await;
                 Ok(Source::Alone(Box::new(begun.map_err(|error| log::trouble(&error))?)))
             }
             Err(error) => Err(error.into()),
@@ -194,7 +191,7 @@ impl Source {
     fn left_out(&self) -> Option<LeftOut> {
         match self {
             Source::Daemon(stream) => serde_json::from_str(stream.trailer(LEFT_OUT)?).ok(),
-            Source::Alone(exporter) => exporter.left_out().cloned(),
+            Source::Alone(exporter) => exporter.left_out().map(log::left_out),
         }
     }
 }
@@ -336,105 +333,72 @@ struct Import {
     taken: Imported,
 }
 
-/// Records on their way to the daemon, as an archive of their own.
-struct Batch {
-    network: NetworkId,
-    writer: ArchiveWriter,
-    bytes: Vec<u8>,
-    /// Where each record begins in the whole archive.
-    places: Vec<u64>,
-}
-
-impl Batch {
-    fn new(network: NetworkId) -> Batch {
-        let mut bytes = Vec::new();
-        let writer = ArchiveWriter::new(&network, &mut bytes);
-        Batch { network, writer, bytes, places: Vec::new() }
-    }
-
-    fn is_full(&self) -> bool {
-        self.places.len() >= MAX_IMPORT || self.bytes.len() >= BATCH
-    }
-}
-
 impl Import {
     /// Reads all of it, and takes nothing.
     fn check(&mut self, input: &mut impl Read) -> Outcome {
-        self.each(input, |_, _, _| Ok(())).map(|_| ())
+        self.each(input, |_, _| Ok(())).map(|_| ())
     }
 
-    /// Takes it batch by batch.
+    /// Takes it batch by batch; the last one only once the end has come, and is right.
     fn run(&mut self, input: &mut impl Read, total: Option<u64>, meter: &mut Meter) -> Outcome<Summary> {
-        let mut batch: Option<Batch> = None;
-        let summary = self.each(input, |import, item, at| {
-            match (item, &mut batch) {
-                (Item::Network(network), _) => batch = Some(Batch::new(network)),
-                (Item::Record(record), Some(filling)) => {
-                    filling.writer.record(&record, &mut filling.bytes);
-                    filling.places.push(at);
-                    if filling.is_full() {
-                        let next = Batch::new(filling.network.clone());
-                        import.send(std::mem::replace(filling, next))?;
-                        meter.at(at, total);
-                    }
-                }
-                (Item::Record(_) | Item::End(_), _) => {}
-            }
+        self.each(input, |import, batch| {
+            import.send(batch)?;
+            meter.at(batch.place(0).unwrap_or_default(), total);
             Ok(())
-        })?;
-        // The rest goes only once the end has come, and is right.
-        if let Some(rest) = batch {
-            self.send(rest)?;
-        }
-        Ok(summary)
+        })
     }
 
-    /// Each item with its place.
+    /// Every batch of an archive.
     fn each(
         &mut self,
         input: &mut impl Read,
-        mut take: impl FnMut(&mut Import, Item, u64) -> Outcome,
+        mut take: impl FnMut(&mut Import, &Records) -> Outcome,
     ) -> Outcome<Summary> {
-        let (mut reader, mut buffer) = (ArchiveReader::new(), vec![0; 256 * 1024]);
+        let (mut unpacker, mut buffer) = (Unpacker::new(), vec![0; 256 * 1024]);
         loop {
             let read = match input.read(&mut buffer) {
+                Ok(0) => break,
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(self.refused("io", format!("cannot be read: {error}"))),
             };
             let mut rest = buffer.get(..read).unwrap_or_default();
-            if rest.is_empty() {
-                return reader.finish().map_err(|error| self.refused("import_refused", error.to_string()));
-            }
-            while let Some(item) =
-                reader.read(&mut rest).map_err(|error| self.refused("import_refused", error.to_string()))?
-            {
-                take(self, item, reader.item_at())?;
+            while let Some(batch) = unpacker.read(&mut rest).map_err(|error| self.damaged(&error))? {
+                take(self, &batch)?;
             }
         }
+        let (last, summary) = unpacker.finish().map_err(|error| self.damaged(&error))?;
+        last.map_or(Ok(()), |last| take(self, &last))?;
+        Ok(summary)
     }
 
-    fn send(&mut self, batch: Batch) -> Outcome {
-        let Batch { writer, mut bytes, places, .. } = batch;
-        writer.end(&mut bytes);
-        let sent = self.runtime.block_on(self.client.send("/v1/log/import", bytes.into(), TAKING));
-        let (status, answer) = sent.map_err(not_running)?;
+    fn send(&mut self, batch: &Records) -> Outcome {
+        let sent = self.client.send("/v1/log/import", batch.to_archive().into(), TAKING);
+        let (status, answer) = self.runtime.block_on(sent).map_err(not_running)?;
         if status == StatusCode::OK {
-            let taken: Imported =
-                serde_json::from_slice(&answer).map_err(|error| Failure::failed("no_answer", error))?;
-            self.taken.new += taken.new;
-            self.taken.known += taken.known;
-            self.taken.uncompared += taken.uncompared;
+            let taken = serde_json::from_slice(&answer).map_err(|error| Failure::failed("no_answer", error))?;
+            self.took(taken);
             return Ok(());
         }
         let refused: ImportRefused = serde_json::from_slice(&answer)
             .map_err(|_| Failure::failed("no_answer", format!("HTTP status {status}")))?;
-        let at = refused.record.and_then(|record| places.get(usize::try_from(record).ok()?));
+        self.took(refused.imported);
+        let at = refused.record.and_then(|record| batch.place(usize::try_from(record).ok()?));
         let why = match at {
             Some(at) => format!("byte {at}: {}", refused.error.message),
             None => refused.error.message,
         };
         Err(self.refused(refused.error.code, why))
+    }
+
+    fn took(&mut self, taken: Imported) {
+        self.taken.new += taken.new;
+        self.taken.known += taken.known;
+        self.taken.uncompared += taken.uncompared;
+    }
+
+    fn damaged(&self, error: &ArchiveError) -> Failure {
+        self.refused("import_refused", error.to_string())
     }
 
     /// Why it goes no further, and what was taken until then.

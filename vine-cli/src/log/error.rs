@@ -11,7 +11,7 @@ use vine_core::log::report;
 use vine_core::log::store::AppendError;
 use vine_core::log::view::ReserveError;
 use vine_core::log::writer::{NoRoom, Stopped};
-use vine_store::{LockError, OpenError, StoreError};
+use vine_store::{ImportError, LockError, OpenError, StoreError};
 
 /// Why the log did not do what it was asked.
 #[derive(Debug, Clone)]
@@ -101,14 +101,29 @@ pub(crate) fn stopped(stopped: &Stopped) -> String {
     format!("the log has stopped: {stopped}{cure}; nothing is written until the daemon is started anew")
 }
 
+/// What is said of a write that may be there, or not.
+const UNKNOWN: &str = "whether this was written is not known until then, and shows with: vine log tail";
+
+/// Why a write is not acknowledged.
+pub(crate) fn not_written(error: &StoreError) -> Trouble {
+    let trouble = trouble(error);
+    match error {
+        StoreError::Panicked(_) => Trouble { message: format!("{}; {UNKNOWN}", trouble.message), ..trouble },
+        _ => trouble,
+    }
+}
+
 /// An error of an open store.
 pub(crate) fn trouble(error: &StoreError) -> Trouble {
     match error {
         StoreError::Append(error) => append(error),
-        StoreError::Import { refusal, .. } => {
-            Trouble::new(StatusCode::CONFLICT, "import_refused", refusal_of_import(refusal))
-        }
+        StoreError::Import { refusal, .. } => import_refused(refusal_of_import(refusal)),
         StoreError::Busy => busy(error),
+        StoreError::Stopped(why) => Trouble::new(StatusCode::SERVICE_UNAVAILABLE, "log_stopped", stopped(why)),
+        StoreError::Stuck { .. } => {
+            let message = format!("{error}; see: vine log verify, and report this");
+            Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, "log_stuck", message)
+        }
         StoreError::ReadOnly => Trouble::new(StatusCode::SERVICE_UNAVAILABLE, "log_read_only", error),
         StoreError::Closed => {
             Trouble::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "the daemon is stopping, and its log is closed")
@@ -118,6 +133,21 @@ pub(crate) fn trouble(error: &StoreError) -> Trouble {
             Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, "log_panicked", message)
         }
     }
+}
+
+/// Why an archive is not taken. Where a record of it is to blame, whoever sent it knows which one.
+pub(crate) fn import_failed(error: &ImportError) -> Trouble {
+    match error {
+        ImportError::Archive(error) => import_refused(error),
+        ImportError::Network { .. } => import_refused(error),
+        ImportError::Refused { refusal, .. } => import_refused(refusal_of_import(refusal)),
+        ImportError::Read(_) => Trouble::new(StatusCode::BAD_REQUEST, "io", error),
+        ImportError::Store(error) => trouble(error),
+    }
+}
+
+fn import_refused(why: impl ToString) -> Trouble {
+    Trouble::new(StatusCode::CONFLICT, "import_refused", why)
 }
 
 fn busy(error: impl ToString) -> Trouble {
@@ -151,11 +181,10 @@ fn append(error: &AppendError) -> Trouble {
             Trouble::new(full, "disk_full", format!("{error}{cure}"))
         }
         AppendError::TooManyLogs => Trouble::new(full, "too_many_logs", error),
-        AppendError::Stopped(why) => Trouble::new(unavailable, "log_stopped", stopped(why)),
-        AppendError::Unknown(why) => {
-            let message = format!("{}; whether this was written is not known: look for it then", stopped(why));
-            Trouble::new(unavailable, "log_unknown", message)
+        AppendError::Stopped(why) => {
+            Trouble::new(unavailable, "log_stopped", format!("{}; this was not written", stopped(why)))
         }
+        AppendError::Unknown(why) => Trouble::new(unavailable, "log_unknown", format!("{}; {UNKNOWN}", stopped(why))),
         AppendError::NotOpen => Trouble::new(unavailable, "stopping", "the daemon is stopping, and its log is closed"),
     }
 }
@@ -175,4 +204,25 @@ fn refusal_of_import(refusal: &Refusal) -> String {
         Refusal::WrongNetwork { .. } | Refusal::TooMany | Refusal::PredecessorAuthor { .. } => "",
     };
     format!("{refusal}{cure}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_that_may_be_there_is_told_from_one_that_is_not() {
+        let why = Stopped { what: "sync", error: DiskError { kind: DiskErrorKind::Io, code: 5 }, file: None };
+        let told = |error: StoreError| not_written(&error);
+        let unknown = [StoreError::Append(AppendError::Unknown(why)), StoreError::Panicked("why".into())].map(told);
+        for Trouble { message, .. } in &unknown {
+            assert!(message.contains("not known") && message.contains("vine log tail"), "{message}");
+        }
+        assert_eq!(unknown.map(|trouble| trouble.code), ["log_unknown", "log_panicked"]);
+        let certain = [StoreError::Append(AppendError::Stopped(why)), StoreError::Closed, StoreError::Busy].map(told);
+        for Trouble { message, .. } in &certain {
+            assert!(!message.contains("not known"), "{message}");
+        }
+        assert!(certain[0].message.contains("this was not written"), "{}", certain[0].message);
+    }
 }

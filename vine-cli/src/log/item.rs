@@ -50,6 +50,18 @@ pub(crate) fn position(position: &Position) -> api::Position {
     api::Position { log: log.to_string(), first_seq: *first_seq, first_ordinal: *first_ordinal, count: *count }
 }
 
+/// What an import did.
+pub(crate) fn imported(imported: vine_store::Imported) -> api::Imported {
+    let vine_store::Imported { new, known, uncompared } = imported;
+    api::Imported { new: new.into(), known: known.into(), uncompared: uncompared.into() }
+}
+
+/// What an archive lacks.
+pub(crate) fn left_out(left_out: &vine_store::LeftOut) -> api::LeftOut {
+    let vine_store::LeftOut { ops, why } = left_out;
+    api::LeftOut { ops: *ops, why: why.clone() }
+}
+
 /// Something that is not as it should be.
 pub(crate) fn finding(finding: &report::Finding) -> api::Finding {
     let positions = finding.positions.iter().map(|(log, range)| Positions {

@@ -1,7 +1,6 @@
 //! The log of one configuration, as the daemon has it open and as commands read it where there is no daemon.
 
 mod error;
-mod export;
 mod item;
 mod verify;
 
@@ -13,10 +12,9 @@ use vine_store::Options;
 
 use crate::config::Config;
 
-pub(crate) use error::{Trouble, cannot_open, stopped, trouble};
-pub(crate) use export::{Exporter, LeftOut};
-pub(crate) use item::{damaged, finding, op, position};
-pub(crate) use verify::{keep_what_stays, verified};
+pub(crate) use error::{Trouble, cannot_open, import_failed, not_written, stopped, trouble};
+pub(crate) use item::{damaged, finding, imported, left_out, op, position};
+pub(crate) use verify::verified;
 
 /// Name of the log's directory in the state directory.
 const DIRECTORY: &str = "log";

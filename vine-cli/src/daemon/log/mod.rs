@@ -13,7 +13,7 @@ use std::time::Duration;
 use hyper::StatusCode;
 use tokio::sync::{Semaphore, watch};
 use vine_core::log::report::Report;
-use vine_core::{Identity, NetworkId, PeerId};
+use vine_core::{Identity, PeerId};
 use vine_store::{Handle, Options, StoreError};
 
 use super::service::Refusal;
@@ -35,7 +35,6 @@ const MAX_STREAMS: usize = 32;
 pub(super) struct LogService {
     dir: PathBuf,
     limits: config::Log,
-    network_id: NetworkId,
     owner: PeerId,
     options: Options,
     /// Of authors; those of peers change with the configuration.
@@ -71,7 +70,6 @@ impl LogService {
         let service = Arc::new(LogService {
             dir: log::directory(config),
             limits: config.log.clone(),
-            network_id: config.node.network_id.clone(),
             owner,
             options: log::options(config),
             names: Mutex::new(Arc::new(log::names(config, owner))),

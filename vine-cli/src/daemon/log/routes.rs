@@ -6,8 +6,7 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::{Method, Response, StatusCode};
 use serde::Serialize;
-use vine_core::log::archive::{ArchiveReader, Item};
-use vine_store::{Pending, StoreError};
+use vine_store::{ImportError, Importer, Pending};
 
 use super::super::control::{Body, MAX_BODY, json, read, read_bytes, respond};
 use super::super::service::Refusal;
@@ -72,7 +71,7 @@ impl LogService {
 
     /// Waits until it is durable. Where the asker goes away meanwhile it is written all the same.
     async fn written(&self, writing: Pending<vine_store::Position>) -> Result<Position, Refusal> {
-        let position = writing.await.map_err(|error| log::trouble(&error))?;
+        let position = writing.await.map_err(|error| log::not_written(&error))?;
         self.has_room();
         Ok(log::position(&position))
     }
@@ -103,45 +102,33 @@ impl LogService {
     }
 
     async fn import(&self, body: Incoming) -> Response<Body> {
-        match self.try_import(body).await {
-            Ok(imported) => {
+        let mut imported = Imported::default();
+        match self.try_import(body, &mut imported).await {
+            Ok(()) => {
                 self.has_room();
                 respond(StatusCode::OK, &imported)
             }
             Err((refusal, record)) => {
                 self.count(&refusal);
                 let error = ErrorDetail { code: refusal.code.to_owned(), message: refusal.message };
-                respond(refusal.status, &ImportRefused { error, record })
+                respond(refusal.status, &ImportRefused { error, record, imported })
             }
         }
     }
 
-    async fn try_import(&self, body: Incoming) -> Result<Imported, (Refusal, Option<u64>)> {
+    async fn try_import(&self, body: Incoming, imported: &mut Imported) -> Result<(), (Refusal, Option<u64>)> {
         let whole = |refusal| (refusal, None);
         let archive = read_bytes(body, MAX_ARCHIVE).await.map_err(whole)?;
-        let bad = |why: String| (Refusal::new(StatusCode::CONFLICT, "import_refused", why), None);
-        let (mut reader, mut input, mut records) = (ArchiveReader::new(), &archive[..], Vec::new());
-        while let Some(item) = reader.read(&mut input).map_err(|error| bad(error.to_string()))? {
-            match item {
-                Item::Network(network) if network != self.network_id => {
-                    let (theirs, ours) = (network.as_str(), self.network_id.as_str());
-                    return Err(bad(format!("the archive is of network {theirs:?}, and this node is in {ours:?}")));
-                }
-                Item::Network(_) | Item::End(_) => {}
-                Item::Record(record) => records.push(record),
-            }
-        }
-        reader.finish().map_err(|error| bad(error.to_string()))?;
-        let imported = self.store().await.map_err(whole)?.import(records).await;
-        let imported = imported.map_err(|error| {
-            let record = match &error {
-                StoreError::Import { record, .. } => Some(*record as u64),
-                _ => None,
-            };
-            (log::trouble(&error).into(), record)
-        })?;
-        let vine_store::Imported { new, known, uncompared } = imported;
-        Ok(Imported { new: new.into(), known: known.into(), uncompared: uncompared.into() })
+        let mut importer = Importer::new(self.store().await.map_err(whole)?);
+        let taken = match importer.feed(&archive).await {
+            Ok(()) => importer.finish().await,
+            Err(error) => Err(error),
+        };
+        *imported = log::imported(importer.imported());
+        taken.map(|_| ()).map_err(|error| {
+            let record = if let ImportError::Refused { record, .. } = error { Some(record) } else { None };
+            (log::import_failed(&error).into(), record)
+        })
     }
 }
 

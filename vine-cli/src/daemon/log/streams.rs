@@ -11,15 +11,14 @@ use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue, TRAILER};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use vine_core::log::report::Report;
-use vine_store::{Handle, Item, StoreError, Subscription, Verification, Watch, Watched};
+use vine_store::{Exporter, Handle, Item, StoreError, Subscription, Verification, Watch, Watched};
 
 use super::super::control::{Body, MAX_BODY, boxed, read, refuse};
 use super::super::service::Refusal;
 use super::routes::line;
 use super::{LogService, MAX_STREAMS};
 use crate::api::{Blob, Change, ErrorDetail, Progress, TailLine, TailRequest, VerifyLine, WatchLine, WatchRequest};
-use crate::log::{self, Exporter, Names, Trouble};
+use crate::log::{self, Names, Trouble};
 
 /// Bytes that are gathered into one piece, about.
 const PIECE: usize = 64 * 1024;
@@ -102,7 +101,7 @@ impl LogService {
 
     pub(super) async fn export(&self) -> Result<Streamed, Refusal> {
         let (permit, store) = (self.permit()?, self.store().await?);
-        let exporter = Exporter::begin(store, &self.network_id).await.map_err(|error| log::trouble(&error))?;
+        let exporter = Exporter::begin(store).await.map_err(|error| log::trouble(&error))?;
         Ok(streamed(ARCHIVE, Export { exporter, is_over: false }, permit))
     }
 
@@ -123,26 +122,19 @@ impl LogService {
 
     /// Reads everything; `None` when nobody listens any more.
     fn read_all(&self, store: &Handle, lines: &mpsc::Sender<VerifyLine>) -> Result<Option<VerifyLine>, Trouble> {
-        let read = || -> Result<Option<Report>, Trouble> {
-            let failed = |error| log::cannot_open(&self.dir, &error);
-            let mut said = 0;
-            let progress = |bytes, total| {
-                if bytes >= said + SAID_EVERY {
-                    said = bytes;
-                    let _ = lines.try_send(VerifyLine::Progress(Progress { bytes, total }));
-                }
-                !lines.is_closed()
-            };
-            let reading = Verification::beside(&self.dir, self.owner, self.options.clone());
-            reading.map_err(failed)?.run(progress).map_err(failed)
+        let failed = |error| log::cannot_open(&self.dir, &error);
+        let mut said = 0;
+        let progress = |bytes, total| {
+            if bytes >= said + SAID_EVERY {
+                said = bytes;
+                let _ = lines.try_send(VerifyLine::Progress(Progress { bytes, total }));
+            }
+            !lines.is_closed()
         };
-        let Some(mut report) = read()? else { return Ok(None) };
-        if !report.findings.is_empty() || report.unlisted > 0 {
-            let Some(again) = read()? else { return Ok(None) };
-            log::keep_what_stays(&mut report, &again);
-        }
-        let state_hash = store.state_hash().wait().map_err(|error| log::trouble(&error))?;
-        Ok(Some(VerifyLine::Report(log::verified(&self.dir, &report, Some(state_hash)))))
+        let reading = Verification::beside(store, &self.dir, self.owner, self.options.clone());
+        let mut reading = reading.map_err(failed)?;
+        let Some(report) = reading.run(progress).map_err(failed)? else { return Ok(None) };
+        Ok(Some(VerifyLine::Report(log::verified(&self.dir, &report, reading.state_hash()))))
     }
 }
 
@@ -263,7 +255,7 @@ impl Pieces for Export {
             Ok(Some(piece)) => Some(Ok(Frame::data(piece.into()))),
             Ok(None) => {
                 self.is_over = true;
-                let left_out = serde_json::to_string(self.exporter.left_out()?).ok()?;
+                let left_out = serde_json::to_string(&log::left_out(self.exporter.left_out()?)).ok()?;
                 let mut trailers = HeaderMap::new();
                 trailers.insert(LEFT_OUT, HeaderValue::from_str(&left_out).ok()?);
                 Some(Ok(Frame::trailers(trailers)))
