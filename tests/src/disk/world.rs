@@ -243,6 +243,7 @@ impl World {
             self.run_for(DEADLINE);
             assert!(!self.machines[number].is_writing(), "a store is not closed in {DEADLINE:?}");
             self.reopen(number, true);
+            assert!(!self.machines[number].has_damaged_header(), "a damaged copy of a header is not repaired");
             self.machines[number].kill(&mut self.shared);
         }
     }

@@ -68,7 +68,7 @@ fn refused(dir: &Path, error: &report::OpenError) -> (&'static str, String) {
             "log_version",
             format!("the log in {place} cannot be opened: {error}; use the vine that wrote it, {aside}"),
         ),
-        report::OpenError::Misplaced { .. } => {
+        report::OpenError::Misplaced { .. } | report::OpenError::Number { .. } => {
             ("log_misplaced", format!("the log in {place} cannot be opened: {error}"))
         }
         report::OpenError::Disk { error: disk, .. } => {
@@ -158,7 +158,7 @@ fn append(error: &AppendError) -> Trouble {
     let (unavailable, full) = (StatusCode::SERVICE_UNAVAILABLE, StatusCode::INSUFFICIENT_STORAGE);
     match error {
         AppendError::Limit(limit) => Trouble::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", limit),
-        AppendError::TooLarge { .. } => Trouble::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", error),
+        AppendError::TooLarge { .. } | AppendError::ImportTooLarge { .. } => Trouble::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", error),
         AppendError::Empty => Trouble::new(StatusCode::BAD_REQUEST, "bad_request", error),
         AppendError::Busy => busy(error),
         AppendError::Key(ReserveError::Full(_)) => {
@@ -170,6 +170,7 @@ fn append(error: &AppendError) -> Trouble {
         AppendError::NoRoom(NoRoom::Limit { .. }) => {
             Trouble::new(full, "log_full", format!("{error}; raise max_bytes in [log] and restart the daemon"))
         }
+        AppendError::NoRoom(NoRoom::Numbers) => Trouble::new(full, "log_full", error),
         AppendError::NoRoom(NoRoom::Disk(disk)) => {
             let cure = match disk.kind {
                 DiskErrorKind::NoSpace => {
