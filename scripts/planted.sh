@@ -12,7 +12,7 @@
 # compile, fails too. The first paragraph of a patch says what the mistake is. VINE_SIM_SEEDS seeds are tried (2,000), up to
 # the first that fails; where none does, the scenarios of the simulator are. `Scenario: NAME` in that paragraph names those
 # to try first, because no seed is long enough. `Seeds: log_seeds` there names the seeds to try instead of sim_seeds, those of
-# the log, and with them its scenarios. A run that does not end has noticed something. Seeds and scenarios that fail in the
+# the log, and with them its scenarios; so does `Seeds: whole_seeds` for whole machines. A run that does not end has noticed something. Seeds and scenarios that fail in the
 # tree as it is say nothing.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -22,6 +22,7 @@ seeds=${VINE_SIM_SEEDS:-2000}
 limit=${VINE_PLANTED_LIMIT:-600}
 scenarios_of_sim_seeds=(sim_failover sim_nat sim_handshake sim_sessions sim_paths)
 scenarios_of_log_seeds=(log_damage log_imports log_crashes)
+scenarios_of_whole_seeds=(whole_machines)
 
 mapfile -t all < <(cd tests/planted && printf '%s\n' *.patch | sed 's/\.patch$//')
 chosen=("${all[@]}") only_check=

@@ -7,8 +7,8 @@ use std::sync::Mutex;
 use vine_core::log::disk::FileId;
 use vine_core::log::report::Damage;
 use vine_core::log::segment::FRAMES_AT;
-use vine_tests::disk::{Dice, Op, SECTOR, Setup, SimDisk, Slot, World};
-use vine_tests::sim::in_parallel;
+use vine_tests::disk::{Dice, Op, SECTOR, Setup, SimDisk, Slot};
+use vine_tests::sim::{World, in_parallel};
 
 /// What the store holds: three lives, the first of which needs several segments.
 const WORKLOAD: &str = "open at=0 read_only=false
@@ -38,21 +38,24 @@ const WORKLOAD: &str = "open at=0 read_only=false
     wait us=3000";
 
 fn world(workload: &str) -> World {
-    let mut world = World::new(&Setup { seed: 3, segment_kb: 4, max_kb: 0, view_kb: 0, deep: false });
+    let mut world = Setup { seed: 3, segment_kb: 4, max_kb: 0, view_kb: 0, deep: false }.world();
     for line in workload.lines() {
-        world.apply(&line.trim().parse::<Op>().unwrap());
+        world.apply_to_stores(&line.trim().parse::<Op>().unwrap());
     }
-    world.machines[0].kill(&mut world.shared);
+    world.stores.machines[0].kill(&mut world.stores.shared);
     world
 }
 
 fn files(world: &World) -> Vec<(FileId, u64)> {
-    world.machines[0].disk.list()
+    world.stores.machines[0].disk.list()
 }
 
 /// The last file that holds anything.
 fn last_used(world: &World) -> Option<FileId> {
-    files(world).into_iter().map(|(file, _)| file).rfind(|file| !world.machines[0].disk.written(*file).is_empty())
+    files(world)
+        .into_iter()
+        .map(|(file, _)| file)
+        .rfind(|file| !world.stores.machines[0].disk.written(*file).is_empty())
 }
 
 /// What came of a damaged store.
@@ -70,25 +73,25 @@ enum Came {
 /// to it that what is missing was told.
 fn open_damaged(world: &World, again: bool, damage: impl FnOnce(&mut SimDisk)) -> (Came, Vec<Damage>) {
     let mut world = world.fork();
-    damage(&mut world.machines[0].disk);
-    world.machines[0].disk.evict();
-    world.machines[0].line.rotten = true;
-    world.machines[0].line.closed_at = None;
-    let had = world.machines[0].line.slots.len();
+    damage(&mut world.stores.machines[0].disk);
+    world.stores.machines[0].disk.evict();
+    world.stores.machines[0].line.rotten = true;
+    world.stores.machines[0].line.closed_at = None;
+    let had = world.stores.machines[0].line.slots.len();
     if !world.reopen(0, false) {
         return (Came::Refused, Vec::new());
     }
-    let report = world.machines[0].store().unwrap().report().unwrap().clone();
+    let report = world.stores.machines[0].store().unwrap().report().unwrap().clone();
     let is_there = |slot: &Slot| matches!(slot, Slot::At(_));
-    let whole = world.machines[0].line.slots.iter().filter(|slot| is_there(slot)).count() == had;
+    let whole = world.stores.machines[0].line.slots.iter().filter(|slot| is_there(slot)).count() == had;
     let damage: Vec<_> = report.findings.into_iter().map(|finding| finding.damage).collect();
     let came = if whole { Came::Whole } else { Came::Lost };
     if !again {
         return (came, damage);
     }
-    world.apply(&"append at=0 kind=put writers=2 count=1 len=30".parse().unwrap());
-    world.settle(0);
-    world.machines[0].kill(&mut world.shared);
+    world.apply_to_stores(&"append at=0 kind=put writers=2 count=1 len=30".parse().unwrap());
+    world.settle_all(&[0]);
+    world.stores.machines[0].kill(&mut world.stores.shared);
     assert!(world.reopen(0, false), "it was opened, and now it is not");
     (came, damage)
 }
@@ -112,7 +115,7 @@ fn every_file_cut_at_every_byte() {
         let [whole, lost, refused] = try_all(len, |len| {
             let mut world = world.fork();
             // A file without a byte is what a crash leaves of one that was just made.
-            world.machines[0].line.lied = len == 0 && Some(file) == last_used(&world);
+            world.stores.machines[0].line.lied = len == 0 && Some(file) == last_used(&world);
             open_damaged(&world, true, |disk| disk.cut(file, len))
         });
         assert_eq!(refused, 0, "{file}");
@@ -123,7 +126,7 @@ fn every_file_cut_at_every_byte() {
 #[test]
 fn every_bit_flipped() {
     let world = world(WORKLOAD);
-    let disk = &world.machines[0].disk;
+    let disk = &world.stores.machines[0].disk;
     let sectors: Vec<_> =
         files(&world).into_iter().flat_map(|(f, _)| disk.written(f).into_iter().map(move |n| (f, n))).collect();
     assert!(sectors.len() > 10, "{sectors:?}");
@@ -145,11 +148,11 @@ fn a_missing_file_is_missed_by_those_behind_it() {
     let files = files(&world);
     assert!(files.len() >= 4, "{files:?}");
     for (index, (file, _)) in files.iter().enumerate() {
-        let used = !world.machines[0].disk.written(*file).is_empty();
-        let behind = files[index + 1..].iter().any(|(f, _)| !world.machines[0].disk.written(*f).is_empty());
+        let used = !world.stores.machines[0].disk.written(*file).is_empty();
+        let behind = files[index + 1..].iter().any(|(f, _)| !world.stores.machines[0].disk.written(*f).is_empty());
         let mut world = world.fork();
         // That the last one is gone, nobody can know.
-        world.machines[0].line.lied = used && !behind;
+        world.stores.machines[0].line.lied = used && !behind;
         let (came, damage) = open_damaged(&world, true, |disk| disk.remove_file(*file));
         if used && behind {
             assert_eq!(came, Came::Lost, "{file}");
@@ -162,7 +165,7 @@ fn a_missing_file_is_missed_by_those_behind_it() {
 fn files_with_other_names_are_refused() {
     let world = world(WORKLOAD);
     let files = files(&world);
-    let bytes = |file: FileId| world.machines[0].disk.bytes(file).unwrap();
+    let bytes = |file: FileId| world.stores.machines[0].disk.bytes(file).unwrap();
     let (first, second) = (files[0].0, files[1].0);
     let swapped = open_damaged(&world, true, |disk| {
         disk.put_file(first, &bytes(second));
@@ -181,7 +184,7 @@ fn a_file_of_another_identity_is_refused() {
         "open at=1 read_only=false\nwait us=3000\nappend at=1 kind=plain writers=1 count=1 len=9\nwait us=3000\nkill at=1"
     );
     let world = world(&workload);
-    let other = world.machines[1].disk.bytes(FileId(0)).unwrap();
+    let other = world.stores.machines[1].disk.bytes(FileId(0)).unwrap();
     for (file, _) in files(&world) {
         assert_eq!(open_damaged(&world, true, |disk| disk.put_file(file, &other)).0, Came::Refused, "{file}");
     }
@@ -195,11 +198,11 @@ fn an_older_file_is_told() {
     for cut in (3..lines.len()).step_by(2) {
         let yesterday = world(&lines[..cut].join("\n"));
         for (file, _) in files(&yesterday) {
-            let old = yesterday.machines[0].disk.bytes(file).unwrap();
+            let old = yesterday.stores.machines[0].disk.bytes(file).unwrap();
             let mut today = today.fork();
             // If it was the last file, nothing behind it knows better.
             let last = last_used(&today);
-            today.machines[0].line.lied = last <= Some(file);
+            today.stores.machines[0].line.lied = last <= Some(file);
             open_damaged(&today, true, |disk| disk.put_file(file, &old));
         }
     }
@@ -216,7 +219,7 @@ fn an_older_backup_is_a_store() {
         script += "\nrestore at=0\nopen at=0 read_only=false\nwait us=3000\nappend at=0 kind=put writers=2 count=1 len=20\nwait us=3000";
         let mut world = world(&script);
         assert!(world.reopen(0, false));
-        assert!(world.machines[0].store().unwrap().report().unwrap().is_sound());
+        assert!(world.stores.machines[0].store().unwrap().report().unwrap().is_sound());
     }
 }
 
@@ -224,7 +227,7 @@ fn an_older_backup_is_a_store() {
 #[test]
 fn sectors_lost_in_every_place() {
     let world = world(WORKLOAD);
-    let disk = &world.machines[0].disk;
+    let disk = &world.stores.machines[0].disk;
     let sectors: Vec<_> =
         files(&world).into_iter().flat_map(|(f, _)| disk.written(f).into_iter().map(move |n| (f, n))).collect();
     let last = sectors.iter().map(|(file, _)| *file).max();
@@ -232,7 +235,7 @@ fn sectors_lost_in_every_place() {
         let (file, sector) = sectors[(number / 2) as usize];
         let mut world = world.fork();
         // Zeros at the end look like what was never written.
-        world.machines[0].line.lied = number % 2 == 0 && Some(file) == last;
+        world.stores.machines[0].line.lied = number % 2 == 0 && Some(file) == last;
         let mut dice = Dice::new(number);
         open_damaged(&world, true, |disk| {
             for offset in sector * SECTOR..(sector + 1) * SECTOR {
@@ -247,7 +250,7 @@ fn sectors_lost_in_every_place() {
 fn a_lost_block_of_a_header_loses_no_op() {
     const BLOCK: u64 = 4096;
     let world = world(WORKLOAD);
-    let disk = &world.machines[0].disk;
+    let disk = &world.stores.machines[0].disk;
     for (file, _) in files(&world).into_iter().filter(|(file, _)| !disk.written(*file).is_empty()) {
         let (came, damage) = open_damaged(&world, true, |disk| {
             (0..BLOCK).for_each(|offset| disk.overwrite(file, offset, 0));
@@ -260,7 +263,7 @@ fn a_lost_block_of_a_header_loses_no_op() {
 #[test]
 fn a_frame_in_another_place_is_none() {
     let world = world(WORKLOAD);
-    let disk = &world.machines[0].disk;
+    let disk = &world.stores.machines[0].disk;
     let used: Vec<FileId> =
         files(&world).into_iter().map(|(f, _)| f).filter(|f| !disk.written(*f).is_empty()).collect();
     let (before, last) = (used[used.len() - 2], used[used.len() - 1]);
@@ -268,12 +271,12 @@ fn a_frame_in_another_place_is_none() {
     let end = block(last).iter().rposition(|byte| *byte != 0).unwrap() as u64 / 64 * 64 + 64;
     let frames = |damage: &dyn Fn(&mut SimDisk)| {
         let mut world = world.fork();
-        damage(&mut world.machines[0].disk);
-        world.machines[0].disk.evict();
+        damage(&mut world.stores.machines[0].disk);
+        world.stores.machines[0].disk.evict();
         // Zeros look like what was never written.
-        world.machines[0].line.lied = true;
+        world.stores.machines[0].line.lied = true;
         assert!(world.reopen(0, true));
-        world.machines[0].store().unwrap().report().unwrap().frames
+        world.stores.machines[0].store().unwrap().report().unwrap().frames
     };
     let as_it_is = frames(&|_| {});
     let put = |disk: &mut SimDisk, at: u64, bytes: &[u8]| {

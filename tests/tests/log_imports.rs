@@ -5,11 +5,12 @@
 use bytes::Bytes;
 use vine_core::log::commit::HEADER_LEN;
 use vine_core::log::{Commit, Record};
-use vine_tests::disk::{Op, Setup, World};
+use vine_tests::disk::{Op, Setup};
+use vine_tests::sim::World;
 
 /// A world whose first machine has written two logs, and whose second one is open; and the records of the first.
 fn world() -> (World, Vec<Record>) {
-    let mut world = World::new(&Setup { seed: 5, segment_kb: 16, max_kb: 0, view_kb: 0, deep: false });
+    let mut world = Setup { seed: 5, segment_kb: 16, max_kb: 0, view_kb: 0, deep: false }.world();
     let workload = "open at=0 read_only=false
         wait us=3000
         append at=0 kind=plain writers=2 count=2 len=150
@@ -25,36 +26,36 @@ fn world() -> (World, Vec<Record>) {
         append at=1 kind=put writers=2 count=1 len=60
         wait us=3000";
     for line in workload.lines() {
-        world.apply(&line.trim().parse::<Op>().unwrap());
+        world.apply_to_stores(&line.trim().parse::<Op>().unwrap());
     }
-    let records = world.machines[0].records(&world.shared.ledger);
+    let records = world.stores.machines[0].records(&world.stores.shared.ledger);
     assert!(records.iter().filter(|record| matches!(record, Record::Genesis(_))).count() == 2, "{records:?}");
     (world, records)
 }
 
 /// Imports into the second machine, and says how often an import was refused for this reason.
 fn refused(world: &mut World, records: Vec<Record>, why: &str) -> u64 {
-    world.machines[1].import(&mut world.shared, records);
-    world.settle(1);
-    world.shared.coverage.times(&format!("import refused: {why}"))
+    world.stores.machines[1].import(&mut world.stores.shared, records);
+    world.settle_all(&[1]);
+    world.stores.shared.coverage.times(&format!("import refused: {why}"))
 }
 
 /// How many ops the second machine has.
 fn ops(world: &World) -> u64 {
-    world.machines[1].store().unwrap().next_ordinal()
+    world.stores.machines[1].store().unwrap().next_ordinal()
 }
 
 #[test]
 fn a_log_is_taken_once_and_survives() {
     let (mut world, records) = world();
     let own = ops(&world);
-    let theirs = world.machines[0].store().unwrap().next_ordinal();
+    let theirs = world.stores.machines[0].store().unwrap().next_ordinal();
     for _ in 0..2 {
-        world.machines[1].import(&mut world.shared, records.clone());
-        world.settle(1);
+        world.stores.machines[1].import(&mut world.stores.shared, records.clone());
+        world.settle_all(&[1]);
         assert_eq!(ops(&world), own + theirs);
     }
-    world.machines[1].crash(&mut world.shared, |_, _| 0);
+    world.stores.machines[1].crash(&mut world.stores.shared, |_, _| 0);
     assert!(world.reopen(1, false));
     assert_eq!(ops(&world), own + theirs);
 }
@@ -85,7 +86,7 @@ fn what_is_forged_or_out_of_order_is_refused_with_all_that_came_along() {
             forged[*number] = Record::Commit(Commit::decode(Bytes::from(bytes)).unwrap());
             // What follows a commit with another signature does not follow it any more.
             forged.truncate(number + 1);
-            let times = world.shared.coverage.times(&format!("import refused: {why}"));
+            let times = world.stores.shared.coverage.times(&format!("import refused: {why}"));
             assert_eq!(refused(&mut world, forged, why), times + 1, "record {number}");
         }
     }
@@ -101,7 +102,7 @@ fn what_is_forged_or_out_of_order_is_refused_with_all_that_came_along() {
 fn a_later_write_wins_whatever_the_clocks() {
     let (mut world, _) = world();
     let mut apply = |text: &str| {
-        text.lines().for_each(|line| world.apply(&line.trim().parse::<Op>().unwrap()));
+        text.lines().for_each(|line| world.apply_to_stores(&line.trim().parse::<Op>().unwrap()));
     };
     apply(
         "clock at=0 ms=86400000\nappend at=0 kind=put writers=40 count=1 len=9\nwait us=200000\nimport from=0 to=1\nwait us=9000",
@@ -109,6 +110,6 @@ fn a_later_write_wins_whatever_the_clocks() {
     apply(
         "append at=1 kind=put writers=40 count=1 len=9\nappend at=1 kind=delete writers=9 count=1 len=0\nwait us=9000",
     );
-    world.settle(1);
-    assert!(world.shared.coverage.times("imported") > 0);
+    world.settle_all(&[1]);
+    assert!(world.stores.shared.coverage.times("imported") > 0);
 }

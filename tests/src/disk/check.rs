@@ -86,7 +86,7 @@ impl Machine {
         let Some(life) = &mut self.life else { return };
         if is_follower {
             life.model.apply(&item.op, item.commit, item.index);
-            shared.trace.note("delivered", 0, vine_core::Instant::ORIGIN, &ordinal.to_le_bytes());
+            shared.trace.note("delivered", self.number, shared.now, &ordinal.to_le_bytes());
         }
     }
 

@@ -9,7 +9,8 @@ use super::device::Unsynced;
 use super::dice::Dice;
 use super::op::Op;
 use super::script::Setup;
-use super::world::World;
+use super::stores::Stores;
+use crate::sim::World;
 
 /// Up to so many unsynced things every combination of their states is tried.
 const EXHAUSTIVE: usize = 6;
@@ -32,9 +33,9 @@ pub struct Tally {
 /// # Panics
 /// Where a rule is broken.
 pub fn effects_of(setup: &Setup, workload: &[Op]) -> u64 {
-    let mut world = World::new(setup);
-    workload.iter().for_each(|op| world.apply(op));
-    world.machines[0].disk.effects()
+    let mut world = setup.world();
+    workload.iter().for_each(|op| world.apply_to_stores(op));
+    world.stores.machines[0].disk.effects()
 }
 
 /// Tries every crash before effect `at` of a workload.
@@ -42,18 +43,18 @@ pub fn effects_of(setup: &Setup, workload: &[Op]) -> u64 {
 /// # Panics
 /// Where a rule is broken; the text says in which case.
 pub fn crash_at(setup: &Setup, workload: &[Op], at: u64) -> Tally {
-    let mut world = World::new(setup);
-    world.machines[0].halt_at = Some(at);
+    let mut world = setup.world();
+    world.stores.machines[0].halt_at = Some(at);
     for op in workload {
-        world.apply(op);
-        if world.machines[0].is_halted() {
+        world.apply_to_stores(op);
+        if world.stores.machines[0].is_halted() {
             break;
         }
     }
-    let World { machines, shared, .. } = &mut world;
+    let Stores { machines, shared, .. } = &mut world.stores;
     machines.iter_mut().for_each(|machine| machine.kill(shared));
     let mut tally = Tally::default();
-    for kept in choices(&world.machines[0].disk.unsynced(), SAMPLES, at) {
+    for kept in choices(&world.stores.machines[0].disk.unsynced(), SAMPLES, at) {
         let mut crashed = world.fork();
         crash(&mut crashed, &kept);
         tally.crashes += 1;
@@ -68,23 +69,23 @@ fn crash_again(crashed: &World, case: &str) -> u64 {
     let mut count = 0;
     for effect in 0.. {
         let mut world = crashed.fork();
-        let disk = &world.machines[0].disk;
+        let disk = &world.stores.machines[0].disk;
         let at = disk.effects() + effect;
-        world.machines[0].halt_at = Some(at);
-        world.machines[0].open(&mut world.shared, false);
+        world.stores.machines[0].halt_at = Some(at);
+        world.stores.machines[0].open(&mut world.stores.shared, false);
         world.settle_or_halt(0);
-        let halted = world.machines[0].is_halted();
-        world.machines[0].kill(&mut world.shared);
+        let halted = world.stores.machines[0].is_halted();
+        world.stores.machines[0].kill(&mut world.stores.shared);
         if !halted {
             return count;
         }
-        for kept in choices(&world.machines[0].disk.unsynced(), NESTED_SAMPLES, at) {
+        for kept in choices(&world.stores.machines[0].disk.unsynced(), NESTED_SAMPLES, at) {
             let mut again = world.fork();
             crash(&mut again, &kept);
             count += 1;
             let case = format!("{case}, effect {effect} of the recovery, {kept:?}");
             assert!(again.reopen(0, false), "{case}: the store cannot be opened");
-            again.machines[0].kill(&mut again.shared);
+            again.stores.machines[0].kill(&mut again.stores.shared);
         }
     }
     count
@@ -93,19 +94,19 @@ fn crash_again(crashed: &World, case: &str) -> u64 {
 /// The store opens with all that it ever acknowledged, takes writes, and keeps them.
 fn proven(mut world: World, case: &str) {
     assert!(world.reopen(0, false), "{case}: the store cannot be opened");
-    let next = |world: &World| world.machines[0].store().map_or(0, Store::next_ordinal);
+    let next = |world: &World| world.stores.machines[0].store().map_or(0, Store::next_ordinal);
     let before = next(&world);
     for op in ["append at=0 kind=plain writers=2 count=1 len=20", "append at=0 kind=put writers=1 count=1 len=20"] {
-        world.apply(&op.parse().expect("an op"));
+        world.apply_to_stores(&op.parse().expect("an op"));
     }
-    world.settle(0);
+    world.settle_all(&[0]);
     assert_eq!(next(&world), before + 3, "{case}: the store takes no writes");
-    world.machines[0].crash(&mut world.shared, |_, _| 0);
+    world.stores.machines[0].crash(&mut world.stores.shared, |_, _| 0);
     assert!(world.reopen(0, false), "{case}: the store cannot be opened again");
 }
 
 fn crash(world: &mut World, kept: &BTreeMap<Unsynced, usize>) {
-    world.machines[0].crash(&mut world.shared, |what, _| kept.get(&what).copied().unwrap_or(0));
+    world.stores.machines[0].crash(&mut world.stores.shared, |what, _| kept.get(&what).copied().unwrap_or(0));
 }
 
 /// Ways to leave what is unsynced: all there are, or samples of them, nothing and everything among these.

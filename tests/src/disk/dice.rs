@@ -2,7 +2,7 @@
 
 /// SplitMix64 (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators", 2014): small, quick, and cloned with
 /// whatever it belongs to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Default, Debug)]
 pub struct Dice(u64);
 
 impl Dice {

@@ -13,7 +13,7 @@ use vine_core::log::segment::{HeaderBlock, SegmentHeader};
 use vine_core::log::store::{AppendError, Effect, MAX_IMPORT, Store, StoreConfig, StoreEvent, Ticket};
 use vine_core::log::writer::FIRST_SEGMENT;
 use vine_core::log::{Commit, LogId, Record};
-use vine_core::{Instant, UnixTime};
+use vine_core::{Instant, PeerId};
 
 use super::content::SECTOR;
 use super::device::{SimDisk, Unsynced};
@@ -21,7 +21,7 @@ use super::dice::Dice;
 use super::ledger::{Ledger, Slot, Timeline};
 use super::model::Model;
 use super::twin::Twin;
-use crate::sim::{Coverage, Trace};
+use crate::sim::{Coverage, Trace, wall_clock};
 
 /// The first ticket of readings that are nobody's in particular.
 const SIDE_READS: u64 = 1 << 32;
@@ -65,6 +65,8 @@ pub struct Shared {
     pub trace: Trace,
     /// Every effect is shown.
     pub is_shown: bool,
+    /// The time, as whoever drives the machines tells it.
+    pub now: Instant,
 }
 
 /// What is known of an append.
@@ -129,7 +131,10 @@ pub struct Machine {
     pub(super) life: Option<Life>,
     lives: u64,
     next_ticket: u64,
-    pub(super) now: Instant,
+    /// Its process stands still: it is not called, and what the disk has done for it waits.
+    pub stalled: bool,
+    /// How often in a row something was due at this time.
+    rounds: (Instant, u32),
     dice: Dice,
 }
 
@@ -152,7 +157,8 @@ impl Machine {
             life: None,
             lives: 0,
             next_ticket: 0,
-            now: Instant::ORIGIN,
+            stalled: false,
+            rounds: (Instant::ORIGIN, 0),
             dice,
         }
     }
@@ -163,7 +169,6 @@ impl Machine {
         clone.disk = self.disk.copied();
         clone.twin = self.twin.as_ref().map(|twin| twin.beside(number));
         clone.line = self.line.clone();
-        clone.now = self.now;
         clone
     }
 
@@ -274,13 +279,29 @@ impl Machine {
     }
 
     /// Whether a disk that keeps its promises holds a damaged copy of a header.
-    pub(super) fn has_damaged_header(&self) -> bool {
+    pub fn has_damaged_header(&self) -> bool {
         let report = self.store().and_then(Store::report).filter(|_| self.line.is_honest());
         report.is_some_and(|report| report.findings.iter().any(|finding| finding.damage == Damage::HeaderCopy))
     }
 
-    fn unix(&self) -> UnixTime {
-        UnixTime(1_700_000_000_000u64.saturating_add_signed(self.clock_ms) + self.now.as_nanos() / 1_000_000)
+    /// The identities whose logs it takes when it is opened the next time, beside its own.
+    pub fn set_members(&mut self, members: Vec<PeerId>) {
+        self.config.members = members;
+    }
+
+    /// Whether an operation of the disk is under way.
+    pub fn is_at_work(&self) -> bool {
+        self.life.as_ref().is_some_and(|life| !life.operations.is_empty())
+    }
+
+    /// Whether somebody waits for an append.
+    pub fn is_awaited(&self) -> bool {
+        self.life.as_ref().is_some_and(|life| !life.waiting.is_empty())
+    }
+
+    /// Whether the store is open, be it only for reading.
+    pub fn is_open(&self) -> bool {
+        self.life.as_ref().is_some_and(|life| life.opened && !life.closed)
     }
 
     /// The process starts and opens the store.
@@ -299,7 +320,7 @@ impl Machine {
         seed.chunks_mut(8).for_each(|chunk| chunk.copy_from_slice(&self.dice.any().to_le_bytes()));
         let config = StoreConfig { read_only, ..self.config.clone() };
         self.life = Some(Life {
-            store: Store::open(config, seed, self.unix()),
+            store: Store::open(config, seed, wall_clock(shared.now, self.clock_ms)),
             opened: false,
             closed: false,
             stopped: false,
@@ -320,15 +341,15 @@ impl Machine {
             operations: VecDeque::new(),
             signed: VecDeque::new(),
         });
-        shared.trace.note("open", self.number, self.now, &[u8::from(read_only)]);
+        shared.trace.note("open", self.number, shared.now, &[u8::from(read_only)]);
         self.drain(shared);
     }
 
     /// The process ends; the disk, with its cache, stays.
     pub fn kill(&mut self, shared: &mut Shared) {
-        (self.halted, self.halt_at) = (false, None);
+        (self.halted, self.halt_at, self.stalled) = (false, None, false);
         if let Some(life) = self.life.take() {
-            shared.trace.note("kill", self.number, self.now, &[]);
+            shared.trace.note("kill", self.number, shared.now, &[]);
             shared.coverage.add("killed with appends waiting", u64::from(!life.waiting.is_empty()));
         }
     }
@@ -350,17 +371,16 @@ impl Machine {
     /// Closes the store in order.
     pub fn close(&mut self, shared: &mut Shared) {
         let Some(life) = self.life.as_mut().filter(|life| life.opened && !life.closed) else { return };
-        life.store.close(self.now);
+        life.store.close(shared.now);
         self.drain(shared);
     }
 
     /// Somebody imports records.
     pub fn import(&mut self, shared: &mut Shared, records: Vec<Record>) {
-        let now = self.now;
         let Some(life) = &mut self.life else { return };
         self.next_ticket += 1;
         let ticket = Ticket(self.next_ticket);
-        match life.store.import(now, ticket, records) {
+        match life.store.import(shared.now, ticket, records) {
             Ok(()) => _ = life.waiting.insert(ticket, Submitted { contents: Vec::new(), imported: true }),
             Err(error) => shared.coverage.hit(format!("import not taken: {}", word(&error))),
         }
@@ -369,7 +389,7 @@ impl Machine {
 
     /// A writer appends, if there is a store that takes it.
     pub fn append(&mut self, shared: &mut Shared, contents: Vec<Content>) {
-        let (now, unix) = (self.now, self.unix());
+        let (now, unix) = (shared.now, wall_clock(shared.now, self.clock_ms));
         let Some(life) = &mut self.life else { return };
         self.next_ticket += 1;
         let ticket = Ticket(self.next_ticket);
@@ -408,34 +428,25 @@ impl Machine {
         self.drain(shared);
     }
 
-    /// Runs until `until`, waking exactly when something is due.
+    /// When it wants to be woken. Never, while its process stands still.
+    pub fn deadline(&self) -> Instant {
+        let Some(life) = self.life.as_ref().filter(|_| !self.halted && !self.stalled) else {
+            return Instant::FAR_FUTURE;
+        };
+        let operation = life.operations.front().map(|(due, ..)| *due);
+        let signed = life.signed.front().map(|(due, ..)| *due);
+        let timeout = life.store.poll_timeout();
+        [operation, signed, timeout].into_iter().flatten().min().unwrap_or(Instant::FAR_FUTURE)
+    }
+
+    /// Its deadline has come: one operation is done, one signature made, or time has passed.
     ///
     /// # Panics
     /// Where a rule is broken.
-    pub fn run_until(&mut self, shared: &mut Shared, until: Instant) {
-        let mut busy = 0;
-        loop {
-            self.drain(shared);
-            let Some(due) = self.next_due().filter(|due| *due <= until) else { break };
-            busy = if due > self.now { 0 } else { busy + 1 };
-            assert!(busy < BUSY, "the store asks to be called again and again");
-            self.now = self.now.max(due);
-            self.wake(shared);
-        }
-        self.now = self.now.max(until);
-    }
-
-    /// When something happens next.
-    pub fn next_due(&self) -> Option<Instant> {
-        let life = self.life.as_ref().filter(|_| !self.halted)?;
-        let operation = life.operations.front().map(|(due, ..)| *due);
-        let signed = life.signed.front().map(|(due, ..)| *due);
-        [operation, signed, life.store.poll_timeout()].into_iter().flatten().min()
-    }
-
-    /// Lets happen what is due: one operation, one signature, or that time has passed.
-    fn wake(&mut self, shared: &mut Shared) {
-        let (now, unix) = (self.now, self.unix());
+    pub fn wake(&mut self, shared: &mut Shared) {
+        let (now, unix) = (shared.now, wall_clock(shared.now, self.clock_ms));
+        self.rounds = if self.rounds.0 < now { (now, 0) } else { (now, self.rounds.1 + 1) };
+        assert!(self.rounds.1 < BUSY, "the store asks to be called again and again");
         let Some(life) = &mut self.life else { return };
         life.store.set_unix_time(unix);
         if life.operations.front().is_some_and(|(due, ..)| *due <= now)
@@ -449,6 +460,7 @@ impl Machine {
         } else {
             life.store.handle_timeout(now);
         }
+        self.drain(shared);
     }
 
     /// The disk does an operation, unless the machine is switched off before it.
@@ -476,25 +488,25 @@ impl Machine {
         if shared.is_shown {
             println!(
                 "{:?} machine {} effect {}: {}",
-                self.now,
+                shared.now,
                 self.number,
                 self.disk.effects() - 1,
                 shown(op, &result)
             );
         }
-        note_op(&mut shared.trace, self.number, self.now, op, &result);
+        note_op(&mut shared.trace, self.number, shared.now, op, &result);
         if let Some(life) = &mut self.life {
-            life.store.handle_disk(self.now, token, result);
+            life.store.handle_disk(shared.now, token, result);
         }
     }
 
     /// Does what the store asks for, and looks at what it says.
     fn drain(&mut self, shared: &mut Shared) {
         loop {
-            let Some(life) = self.life.as_mut().filter(|_| !self.halted) else { return };
+            let Some(life) = self.life.as_mut().filter(|_| !self.halted && !self.stalled) else { return };
             if let Some(effect) = life.store.poll_effect() {
                 match effect {
-                    Effect::Disk(token, op) => self.disk_effect(token, op),
+                    Effect::Disk(token, op) => self.disk_effect(shared.now, token, op),
                     Effect::Hash(token, commit) => life.store.handle_hashed(token, commit.verify_ops().is_ok()),
                     Effect::Sign(token, draft) => {
                         let commit = draft.sign(&self.identity);
@@ -511,8 +523,8 @@ impl Machine {
         }
     }
 
-    fn disk_effect(&mut self, token: Token, op: DiskOp) {
-        let due = self.now + self.latency();
+    fn disk_effect(&mut self, now: Instant, token: Token, op: DiskOp) {
+        let due = now + self.latency();
         let Some(life) = &mut self.life else { return };
         if !matches!(op, DiskOp::List | DiskOp::Read { .. }) {
             assert!(!life.read_only, "a store that is open for reading writes: {op:?}");
@@ -536,9 +548,9 @@ impl Machine {
 
     /// A commit is formed: its positions are taken from now on, and its ops are the next ones that were submitted.
     fn sign_effect(&mut self, shared: &mut Shared, token: Token, commit: Commit) {
-        shared.trace.note("sign", self.number, self.now, commit.bytes());
+        shared.trace.note("sign", self.number, shared.now, commit.bytes());
         shared.ledger.claim(&commit);
-        let due = self.now + self.latency();
+        let due = shared.now + self.latency();
         let Some(life) = &mut self.life else { return };
         let mut tickets = BTreeSet::new();
         for (seq, op) in (commit.header().first_seq..).zip(commit.ops()) {
@@ -563,12 +575,12 @@ impl Machine {
         if shared.is_shown {
             println!(
                 "{:?} machine {}: {}",
-                self.now,
+                shared.now,
                 self.number,
                 format!("{event:?}").chars().take(300).collect::<String>()
             );
         }
-        shared.trace.note(&word(&event), self.number, self.now, &[]);
+        shared.trace.note(&word(&event), self.number, shared.now, &[]);
         match event {
             StoreEvent::Opened => self.opened(shared),
             StoreEvent::Refused(error) => {
@@ -687,7 +699,7 @@ impl Machine {
             assert!(content.is(&known.op), "an append is acknowledged at the position of another one");
         }
         if self.line.is_honest() && self.dice.chance(1, PROVEN) {
-            let recovered = self.recovered_ordinals();
+            let recovered = self.recovered_ordinals(shared.now);
             assert!(
                 first_ordinal + count <= recovered,
                 "acknowledged, and a crash now would leave {recovered} ordinals"
@@ -700,13 +712,13 @@ impl Machine {
     }
 
     /// How many ordinals an opening would find if the power went now, and nothing were left that is not durable.
-    fn recovered_ordinals(&self) -> u64 {
+    fn recovered_ordinals(&self, now: Instant) -> u64 {
         let mut disk = self.disk.durable();
         (disk.read_only, disk.broken) = (true, false);
         let config = StoreConfig { read_only: true, ..self.config.clone() };
-        let mut store = Store::open(config, [0; 32], self.unix());
+        let mut store = Store::open(config, [0; 32], wall_clock(now, self.clock_ms));
         while let Some(Effect::Disk(token, op)) = store.poll_effect() {
-            store.handle_disk(self.now, token, disk.perform(&op));
+            store.handle_disk(now, token, disk.perform(&op));
         }
         store.next_ordinal()
     }
@@ -735,7 +747,7 @@ impl Machine {
             "ordinal {ordinal} is acknowledged and not on the disk"
         );
         self.line.slots.resize(next.max(ordinal + 1) as usize, Slot::At(position));
-        shared.trace.note("durable", self.number, self.now, &ordinal.to_le_bytes());
+        shared.trace.note("durable", self.number, shared.now, &ordinal.to_le_bytes());
     }
 }
 

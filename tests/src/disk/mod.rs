@@ -1,5 +1,5 @@
-//! A deterministic simulator of the log: production stores on virtual time, over a disk that tears, rots, lies, fills up and
-//! crashes.
+//! Production stores in the [simulator](crate::sim), over a disk that tears, rots, lies, fills up and crashes. They have the
+//! world's clock; without hosts, such a world is a simulator of the log.
 //!
 //! | file | what it is |
 //! | --- | --- |
@@ -7,7 +7,7 @@
 //! | `content` | the bytes of one file of it, twice |
 //! | `op` | the vocabulary of what can happen; one op a line as text |
 //! | `script` | stores and ops: from a seed, from text, shrunk when it fails |
-//! | `world` | machines and what happens to them; the second phase, in which the faults have ended |
+//! | `stores` | machines and what happens to them; `sim` lets time pass for them, and heals them |
 //! | `machine` | one store on one disk: runs it, and holds what it asks for and says against the ledger |
 //! | `check` | what is read of a store, held against what was written |
 //! | `ledger` | what was written, by whom, and where it has to be |
@@ -47,8 +47,8 @@ mod model;
 mod on_files;
 mod op;
 mod script;
+mod stores;
 mod twin;
-mod world;
 
 pub use content::SECTOR;
 pub use device::{Fault, SimDisk, Unsynced};
@@ -57,7 +57,8 @@ pub use ledger::{Known, Ledger, Placed, Position, Slot, Timeline};
 pub use machine::{Content, Machine, Shared};
 pub use model::Model;
 pub use on_files::OnFiles;
-pub use op::{Kind, Op, Profile, any_op, any_ops};
+pub use op::{Kind, Op, Profile, any_op, any_op_on, any_ops};
+pub(crate) use script::profile_of;
 pub use script::{Script, Setup};
+pub use stores::Stores;
 pub use twin::Twin;
-pub use world::World;

@@ -8,8 +8,8 @@ use vine_store::{Handle, OpenError, Options};
 use super::machine::Machine;
 use super::op::Op;
 use super::script::{Setup, play};
-use super::world::World;
 use crate::script::{Outcome, Script, Simulated};
+use crate::sim::World;
 use crate::text::ParseError;
 
 /// Stores whose files are those of the host: what happens to them is what [`Setup`] says, with everything that is checked
@@ -43,24 +43,25 @@ impl Simulated for OnFiles {
         let Script { setup: OnFiles(setup), ops } = script.clone();
         let simulated = Setup::run(&Script { setup: setup.clone(), ops: ops.clone() });
         let dir = tempfile::tempdir().expect("a directory for files");
-        let mut world = World::on_files(&setup, dir.path());
+        let mut world = setup.world();
+        world.stores.work_on_files(dir.path());
         play(&mut world, &ops);
         assert_eq!(
-            world.shared.trace.digest(),
+            world.stores.shared.trace.digest(),
             simulated.digest,
             "real files and simulated ones come to different ends"
         );
-        for number in 0..world.machines.len() {
+        for number in 0..world.stores.machines.len() {
             compare(&mut world, number);
         }
-        Outcome { coverage: world.shared.coverage, ..simulated }
+        Outcome { coverage: world.stores.shared.coverage, ..simulated }
     }
 }
 
 /// The store of this machine is what a program finds that opens it in this directory.
 fn compare(world: &mut World, number: usize) {
     world.reopen(number, true);
-    let (machine, coverage) = (&world.machines[number], &mut world.shared.coverage);
+    let (machine, coverage) = (&world.stores.machines[number], &mut world.stores.shared.coverage);
     let twin = machine.twin.as_ref().expect("it works on real files");
     twin.check(&machine.disk);
     let config = machine.config().clone();

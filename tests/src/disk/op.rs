@@ -169,10 +169,16 @@ impl Profile {
 
 /// Any op, as likely as `profile` makes it.
 pub fn any_op(profile: Profile) -> BoxedStrategy<Op> {
+    any_op_on(profile, if profile == Profile::Copies { 0..3 } else { 0..1 })
+}
+
+/// The same on these machines.
+pub fn any_op_on(profile: Profile, machines: Range<u8>) -> BoxedStrategy<Op> {
+    let at = machines;
     match profile {
-        Profile::Honest => any_honest(0..1, 5).boxed(),
-        Profile::Dishonest => prop_oneof![8 => any_honest(0..1, 1), 1 => any_lie(0..1)].boxed(),
-        Profile::Copies => prop_oneof![5 => any_honest(0..3, 1), 1 => any_copy(0..3)].boxed(),
+        Profile::Honest => any_honest(at, 5).boxed(),
+        Profile::Dishonest => prop_oneof![8 => any_honest(at.clone(), 1), 1 => any_lie(at)].boxed(),
+        Profile::Copies => prop_oneof![5 => any_honest(at.clone(), 1), 1 => any_copy(at)].boxed(),
     }
 }
 

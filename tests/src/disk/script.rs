@@ -9,15 +9,16 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::dice::Dice;
 use super::op::{Op, Profile, any_ops};
-use super::world::World;
+use super::stores::Stores;
 use crate::script::{self, Outcome, Simulated};
+use crate::sim::World;
 use crate::text::{Fields, ParseError};
 
 /// Stores and what happens to them.
 pub type Script = script::Script<Setup>;
 
 /// What a seed is about.
-const fn profile_of(seed: u64) -> Profile {
+pub(crate) const fn profile_of(seed: u64) -> Profile {
     match seed % 4 {
         1 => Profile::Dishonest,
         3 => Profile::Copies,
@@ -48,6 +49,11 @@ impl Setup {
         let max_kb = if dice.chance(1, 8) { 64 + dice.below(400) as u32 } else { 0 };
         let view_kb = if dice.chance(1, 12) { 1 + dice.below(20) as u32 } else { 0 };
         Setup { seed, segment_kb, max_kb, view_kb, deep: dice.chance(1, 8) }
+    }
+
+    /// A world of stores in which nothing has happened.
+    pub fn world(&self) -> World {
+        World::of_stores(Stores::alone(self))
     }
 }
 
@@ -93,23 +99,23 @@ impl Simulated for Setup {
     }
 
     fn run(script: &Script) -> Outcome {
-        let mut world = World::new(&script.setup);
+        let mut world = script.setup.world();
         play(&mut world, &script.ops);
-        let shared = world.shared;
+        let shared = world.stores.shared;
         Outcome { digest: shared.trace.digest(), entries: shared.trace.entries(), coverage: shared.coverage }
     }
 }
 
 /// What happens, and that all is as it should be when the faults have ended.
 pub(super) fn play(world: &mut World, ops: &[Op]) {
-    world.shared.is_shown = std::env::var_os("VINE_SIM_LOG").is_some();
+    world.stores.shared.is_shown = std::env::var_os("VINE_SIM_LOG").is_some();
     for op in ops {
-        if world.shared.is_shown {
-            println!("{op}");
+        if world.stores.shared.is_shown {
+            println!("{:?} {op}", world.now());
         }
-        world.apply(op);
+        world.apply_to_stores(op);
     }
-    world.heal();
+    world.heal_stores();
 }
 
 #[cfg(test)]

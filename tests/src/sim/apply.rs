@@ -44,7 +44,7 @@ impl World {
             Op::Start { host: at, clock_ms } => {
                 let at = host(at);
                 if self.hosts[at].node.is_none() {
-                    self.hosts[at].clock_ms = clock_ms;
+                    self.set_clock(at, clock_ms);
                     self.start(at);
                 }
             }
@@ -64,7 +64,7 @@ impl World {
             Op::Wake { host: at } => self.tell_addresses(host(at)),
             Op::Clock { host: at, ms } => {
                 let at = host(at);
-                self.hosts[at].clock_ms = ms;
+                self.set_clock(at, ms);
                 self.network.audit.on_clock(at, ms);
                 let time = self.hosts[at].wall_clock(self.now());
                 let _ = self.command(at, Command::SetUnixTime(time)); // A host that is down reads it when it starts.
@@ -247,6 +247,7 @@ impl World {
             return;
         }
         self.hosts[host].stalled = on;
+        self.stall_store(host, on);
         if !on {
             let waiting: Vec<(FourTuple, Vec<u8>)> = self.hosts[host].inbox.drain(..).collect();
             self.receive(host, waiting);

@@ -8,7 +8,7 @@ use vine_core::{Counters, Event, Instant};
 
 use super::host::Host;
 use super::network::{Link, Reach};
-use super::op::Way;
+use super::op::{Op, Way};
 use super::world::World;
 
 /// Within this time after the last fault packets flow again, where nothing is lost any more.
@@ -72,6 +72,13 @@ pub fn heal(world: &mut World, lossy: bool) {
             world.look_up(asks, for_whom, true);
         }
     }
+}
+
+/// How long after such faults the hosts may take to reach each other.
+pub fn deadline<'a>(lossy: bool, ops: impl IntoIterator<Item = &'a Op>) -> Duration {
+    let slept = |op: &Op| matches!(op, Op::Stall { on: true, .. } | Op::Timeout { off_us: 1.., .. });
+    let deadline = if lossy { LOSSY_DEADLINE } else { DEADLINE };
+    deadline + if ops.into_iter().any(slept) { AFTER_SLEEP } else { Duration::ZERO }
 }
 
 fn pairs(count: usize) -> impl Iterator<Item = (usize, usize)> {

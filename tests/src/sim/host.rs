@@ -15,6 +15,12 @@ use super::traffic::overlay_prefixes;
 /// What the wall clocks of hosts without skew say at the beginning.
 const WALL_CLOCK_MS: i64 = 1_760_000_000_000;
 
+/// What a wall clock says that is off by so much.
+pub fn wall_clock(now: Instant, off_ms: i64) -> UnixTime {
+    let true_time = WALL_CLOCK_MS + (now.as_nanos() / 1_000_000) as i64;
+    UnixTime(true_time.saturating_add(off_ms).max(0) as u64)
+}
+
 /// Datagrams that wait in the sockets of a host whose process stands still; more are lost.
 const SOCKET_BUFFER: usize = 256;
 
@@ -215,6 +221,11 @@ impl Host {
         }
     }
 
+    /// The secret of its identity.
+    pub(super) fn secret(&self) -> [u8; 32] {
+        self.identity
+    }
+
     /// The node, where one is expected to run.
     ///
     /// # Panics
@@ -241,8 +252,7 @@ impl Host {
 
     /// What the wall clock says.
     pub fn wall_clock(&self, now: Instant) -> UnixTime {
-        let true_time = WALL_CLOCK_MS + (now.as_nanos() / 1_000_000) as i64;
-        UnixTime((true_time + self.clock_ms).max(0) as u64)
+        wall_clock(now, self.clock_ms)
     }
 
     /// The configuration of the peers that it allows.

@@ -1,10 +1,12 @@
-//! A deterministic simulator: production nodes in one thread, on virtual time, over a network that a seed makes worse.
+//! A deterministic simulator: production nodes and stores in one thread, on virtual time, over a network and disks that a seed
+//! makes worse.
 //!
 //! | file | what it is |
 //! | --- | --- |
 //! | `op` | the vocabulary of what can happen; one op a line as text |
 //! | `script` | a world and its ops: from a seed, from text, shrunk when it fails |
-//! | `world` | hosts, network and clock; the events of all of them in order of time |
+//! | `world` | hosts, network, stores and clock; the events of all of them in order of time |
+//! | `stores` | a machine is a node and a store: what happens to it happens to both. The stores are those of [`disk`](crate::disk) |
 //! | `apply` | what each op does to a world |
 //! | `heal` | the second phase: faults end, and everybody must reach everybody soon |
 //! | `trial` | the third phase, where nothing is lost: what a healed world is put to |
@@ -43,6 +45,7 @@ mod observe;
 mod op;
 mod parallel;
 mod script;
+mod stores;
 mod trace;
 mod traffic;
 mod trial;
@@ -50,13 +53,14 @@ mod world;
 
 pub use coverage::Coverage;
 pub use crypto::AuditedCrypto;
-pub use host::{BoxSpec, Host, HostSpec, Topology};
+pub use host::{BoxSpec, Host, HostSpec, Topology, wall_clock};
 pub use network::{
     Attachment, Audit, Behaviour, Captured, Fate, Link, NatBox, NatKind, Network, PORT, Reach, Realm, Record, ghost,
     socket_of,
 };
 pub use op::{Op, Origin, Profile, Traffic, Way, any_op, any_ops};
 pub use parallel::in_parallel;
+pub(crate) use script::profile_of;
 pub use script::{Script, Setup};
 pub use trace::Trace;
 pub use traffic::{Ledger, Offered, Tally, overlay_address, overlay_prefixes};

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
 
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -21,7 +20,7 @@ use crate::text::{Fields, ParseError};
 pub type Script = script::Script<Setup>;
 
 /// What a seed is about.
-const fn profile_of(seed: u64) -> Profile {
+pub(crate) const fn profile_of(seed: u64) -> Profile {
     match seed {
         seed if seed % 16 == 13 => Profile::Help,
         seed if seed % 5 == 4 => Profile::Calls,
@@ -209,9 +208,14 @@ impl Setup {
         (0..count).map(spec).collect()
     }
 
-    fn world(&self) -> World {
+    /// A world in which nothing runs yet.
+    pub fn built(&self) -> World {
         let crypto = if self.real { AuditedCrypto::real() } else { AuditedCrypto::stub() };
-        let mut world = World::new(self.seed, crypto, self.topology());
+        World::new(self.seed, crypto, self.topology())
+    }
+
+    fn world(&self) -> World {
+        let mut world = self.built();
         for host in 0..world.hosts.len() {
             world.start(host);
         }
@@ -286,18 +290,11 @@ impl Simulated for Setup {
             world.apply(op);
         }
         heal::heal(&mut world, script.setup.lossy);
-        let direct = heal::check(&mut world, deadline(script));
+        let direct = heal::check(&mut world, heal::deadline(script.setup.lossy, &script.ops));
         if !script.setup.lossy {
             trial::run(&mut world, &direct, script.setup.seed);
         }
         world.count_all();
         Outcome { digest: world.trace.digest(), entries: world.trace.entries(), coverage: world.coverage }
     }
-}
-
-/// How long after the faults the hosts may take to reach each other.
-fn deadline(script: &Script) -> Duration {
-    let slept = |op: &Op| matches!(op, Op::Stall { on: true, .. } | Op::Timeout { off_us: 1.., .. });
-    let deadline = if script.setup.lossy { heal::LOSSY_DEADLINE } else { heal::DEADLINE };
-    deadline + if script.ops.iter().any(slept) { heal::AFTER_SLEEP } else { Duration::ZERO }
 }

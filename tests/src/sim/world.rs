@@ -1,4 +1,4 @@
-//! Hosts, a network and one clock: the events of all of them in order of time.
+//! Hosts, a network, stores and one clock: the events of all of them in order of time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,6 +17,7 @@ use super::network::{Fate, Link, Network, Record, is_ghost};
 use super::op::Traffic;
 use super::trace::Trace;
 use super::traffic::{Ledger, Offered};
+use crate::disk::Stores;
 
 /// Rounds of "the deadline is now" in a row that are still no busy loop: what an input makes due at once takes one.
 const MAX_ROUNDS: usize = 4;
@@ -30,6 +31,12 @@ const MAX_IDLE_WAKES: u32 = 60;
 /// Of so many inputs one is preceded by a search for forgotten wakeups.
 const WAKE_CHECKS: u64 = 8;
 
+/// What the clock says at first.
+const BEGINNING: Instant = Instant::from_millis(1_000);
+
+/// Bytes that a host's runtime collects before it sends.
+const BATCH: usize = 128 * 1024;
+
 /// Packets that are sent every so often.
 #[derive(Clone, Copy, Debug)]
 struct Stream {
@@ -40,13 +47,15 @@ struct Stream {
     sent: u64,
 }
 
-/// Hosts, a network and one clock.
+/// Hosts, a network, stores and one clock.
 #[derive(Debug)]
 pub struct World {
-    /// The machines.
+    /// The hosts.
     pub hosts: Vec<Host>,
     /// What is between them.
     pub network: Network,
+    /// The stores: one for each host, none at all, or some without hosts.
+    pub stores: Stores,
     /// What their users sent and got.
     pub ledger: Ledger,
     /// What was reached.
@@ -82,17 +91,18 @@ impl World {
         }
         World {
             ids: hosts.iter().map(|host| host.id).collect(),
+            batch: Batch::with_capacity(if hosts.is_empty() { 0 } else { BATCH }),
             hosts,
             relays,
             network,
+            stores: Stores::default(),
             ledger: Ledger::default(),
             coverage: Coverage::default(),
             trace: Trace::default(),
-            now: Instant::from_millis(1_000),
+            now: BEGINNING,
             crypto,
             rng,
             streams: Vec::new(),
-            batch: Batch::with_capacity(128 * 1024),
             scratch: vec![0; Node::SCRATCH_LEN],
             tokens: 0,
             log: std::env::var_os("VINE_SIM_LOG").is_some(),
@@ -139,7 +149,7 @@ impl World {
     /// Lets time pass until `end`.
     pub fn run_until(&mut self, end: Instant) {
         while self.step(end) {}
-        self.now = self.now.max(end);
+        self.advance(end);
     }
 
     /// Lets time pass until `done`, but not longer than `limit`. Returns whether it is done.
@@ -147,7 +157,7 @@ impl World {
         let end = self.now + limit;
         while !done(self) {
             if !self.step(end) {
-                self.now = self.now.max(end);
+                self.advance(end);
                 return done(self);
             }
         }
@@ -158,21 +168,30 @@ impl World {
     fn step(&mut self, end: Instant) -> bool {
         let deadline = self.hosts.iter().enumerate().map(|(index, host)| (host.deadline(), index)).min();
         let stream = self.streams.iter().enumerate().map(|(index, stream)| (stream.next, index)).min();
+        let store = self.stores.deadline();
         let due = |entry: Option<(Instant, usize)>| entry.map_or(Instant::FAR_FUTURE, |(at, _)| at);
         let arrival = self.network.next_arrival();
-        let next = arrival.min(due(deadline)).min(due(stream));
+        let next = arrival.min(due(deadline)).min(due(stream)).min(due(store));
         if next > end {
             return false;
         }
-        self.now = self.now.max(next);
+        self.advance(next);
         if arrival <= next {
             self.arrivals();
         } else if due(stream) <= next {
             self.feed(due_index(stream));
-        } else {
+        } else if due(deadline) <= next {
             self.wake(due_index(deadline));
+        } else {
+            self.stores.wake(due_index(store));
         }
         true
+    }
+
+    /// It is `to` now, for everybody. What was due earlier waited for its process.
+    pub(super) fn advance(&mut self, to: Instant) {
+        self.now = self.now.max(to);
+        self.stores.shared.now = self.now;
     }
 
     /// Hands every datagram that is due now to its host; those that come together are received together.
@@ -544,10 +563,20 @@ impl World {
         self.trace.note("start", host, origin, &seed);
         self.tell_addresses(host);
         self.settle(host);
+        self.start_store(host);
+    }
+
+    /// The power of a host goes.
+    pub fn crash(&mut self, host: usize) {
+        self.lose_power(host);
+        self.end_node(host);
     }
 
     /// The node of a host is gone.
-    pub fn crash(&mut self, host: usize) {
+    pub(super) fn end_node(&mut self, host: usize) {
+        if host >= self.hosts.len() {
+            return;
+        }
         self.look(host);
         self.trace.note("crash", host, self.now, &[]);
         if let Some(counters) = self.hosts[host].end() {
@@ -555,12 +584,13 @@ impl World {
         }
     }
 
-    /// The node says goodbye and ends.
+    /// The node says goodbye and ends, and the store is closed in order.
     pub fn shut_down(&mut self, host: usize) {
         self.hosts[host].hoarding = false;
         if self.command(host, Command::Shutdown).is_ok() {
             self.coverage.hit("shutdown");
-            self.crash(host);
+            self.end_node(host);
+            self.close_store(host);
         }
     }
 
@@ -571,6 +601,7 @@ impl World {
         }
         self.look_for_forgotten_wakeups(host); // While what the node knows is what the host knows.
         self.hosts[host].peers = peers.into_iter().collect();
+        self.tell_members(host);
         let peers = &self.hosts[host].peers;
         self.network.audit.on_reload(host, |peer| peers.contains(&peer));
         let configs = self.hosts[host].peer_configs(&self.ids, &self.relays);

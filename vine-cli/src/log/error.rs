@@ -158,7 +158,9 @@ fn append(error: &AppendError) -> Trouble {
     let (unavailable, full) = (StatusCode::SERVICE_UNAVAILABLE, StatusCode::INSUFFICIENT_STORAGE);
     match error {
         AppendError::Limit(limit) => Trouble::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", limit),
-        AppendError::TooLarge { .. } | AppendError::ImportTooLarge { .. } => Trouble::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", error),
+        AppendError::TooLarge { .. } | AppendError::ImportTooLarge { .. } => {
+            Trouble::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", error)
+        }
         AppendError::Empty => Trouble::new(StatusCode::BAD_REQUEST, "bad_request", error),
         AppendError::Busy => busy(error),
         AppendError::Key(ReserveError::Full(_)) => {

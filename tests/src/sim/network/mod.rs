@@ -379,6 +379,14 @@ impl Network {
         self.flights.peek().map_or(Instant::FAR_FUTURE, |flight| flight.at)
     }
 
+    /// Whether a datagram is under way that a host sent, or that would reach it now.
+    pub fn has_flights_of(&self, host: usize) -> bool {
+        let is_of = |flight: &Flight| {
+            flight.sender == Some(host) || self.holder_of(flight.realm, flight.destination) == Some(host)
+        };
+        self.flights.iter().any(is_of)
+    }
+
     /// The next datagram that is due, with the host that gets it and the path by which it sees it come, or nothing where
     /// the destination is nobody's by now.
     pub fn arrive(&mut self, now: Instant) -> Option<Option<(usize, FourTuple, Vec<u8>)>> {
