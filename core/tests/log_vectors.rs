@@ -6,9 +6,16 @@
 
 use std::collections::BTreeMap;
 
+use blake2::digest::consts::U32;
+use blake2::{Blake2b, Digest};
 use bytes::Bytes;
 use vine_core::log::archive::{ArchiveError, ArchiveReader, ArchiveWriter, Item, Summary};
 use vine_core::log::commit::VerifyError;
+use vine_core::log::disk::FileId;
+use vine_core::log::segment::{
+    FRAMES_AT, FrameAt, FrameHeader, FrameKind, HEADER_COPIES, HEADER_COPY, HeaderBlock, Previous, SegmentHeader,
+    decode_frame, encode_frame,
+};
 use vine_core::log::{Accept, Chains, Commit, Draft, Genesis, Hlc, KV_HORIZON, Op, Ops, Record, Tip, View};
 use vine_core::{Identity, NetworkId};
 
@@ -185,6 +192,52 @@ fn every_archive_has_its_golden_bytes() {
     assert_eq!(golden.len(), 2);
 }
 
+const SEGMENT: [u8; 16] = [3; 16];
+
+#[test]
+fn every_part_of_a_segment_has_its_golden_bytes() {
+    let golden = group("segment.");
+    let previous = Previous { file: FileId(6), nonce: [4; 16], end: 70_016 };
+    let header = SegmentHeader {
+        file: FileId(7),
+        size: 1 << 20,
+        base: 70_016,
+        first_ordinal: 5,
+        nonce: SEGMENT,
+        owner: *author().peer_id().as_bytes(),
+        network: Blake2b::<U32>::digest(b"example").into(),
+        previous: Some(previous),
+    };
+    let first = SegmentHeader { base: 0, first_ordinal: 0, previous: None, ..header };
+    for (name, header) in [("header", header), ("header_first", first)] {
+        assert_eq!(header.encode_copy(), golden[name], "{name}");
+        let decoded = SegmentHeader::decode(&header.encode());
+        assert_eq!(decoded, HeaderBlock::Valid { header, damaged: None }, "{name}");
+        for (at, damaged) in [(HEADER_COPIES[0], HEADER_COPIES[1]), (HEADER_COPIES[1], HEADER_COPIES[0])] {
+            let mut block = vec![0; FRAMES_AT as usize];
+            block[at as usize..(at + HEADER_COPY) as usize].copy_from_slice(&golden[name]);
+            let decoded = SegmentHeader::decode(&block);
+            assert_eq!(decoded, HeaderBlock::Valid { header, damaged: Some(damaged) }, "{name}");
+        }
+    }
+    let records = records();
+    let (Record::Genesis(genesis), Record::Commit(commit)) = (&records[0], &records[1]) else { panic!() };
+    let frame = |kind, count, first_ordinal, synced_upto| FrameHeader { kind, count, first_ordinal, synced_upto };
+    let frames = [
+        ("genesis", 4608, frame(FrameKind::Genesis, 0, 5, 74_624), &genesis.encode()[..]),
+        ("commit", 4800, frame(FrameKind::Commit, 2, 5, 74_624), &commit.bytes()[..]),
+        ("closed", 5120, frame(FrameKind::Closed, 0, 7, 75_136), &[]),
+    ];
+    for (name, offset, header, body) in frames {
+        let mut bytes = Vec::new();
+        encode_frame(&mut bytes, &SEGMENT, offset, &header, &[body]);
+        assert_eq!(bytes, golden[name], "{name}");
+        let len = bytes.len() as u64;
+        assert_eq!(decode_frame(&bytes, &SEGMENT, offset), FrameAt::Frame { header, body, len }, "{name}");
+    }
+    assert_eq!(golden.len(), 5);
+}
+
 #[test]
 fn what_must_be_refused_is_refused() {
     for (name, bytes) in group("reject.") {
@@ -199,6 +252,11 @@ fn what_must_be_refused_is_refused() {
                 Ok(Ok(())) => false,
             },
             "archive" => read(&bytes).is_err(),
+            "header" => match SegmentHeader::decode(&bytes) {
+                HeaderBlock::Version(version) => why == "version" && version == 2,
+                decoded => why != "version" && decoded == HeaderBlock::Bad,
+            },
+            "frame" => decode_frame(&bytes, &SEGMENT, 5120) == FrameAt::None,
             _ => panic!("{name}"),
         };
         assert!(refused, "{name}");

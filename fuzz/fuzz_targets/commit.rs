@@ -66,7 +66,7 @@ fn check_signed(author: &Identity, bytes: &[u8]) {
         let expected = if in_ops { VerifyError::OpsHash } else { VerifyError::Signature };
         assert_eq!(changed.verify(&author), Err(expected));
         let run = verify_run(&author, &[changed]);
-        assert_eq!(run, Err(if in_ops { RunError::OpsHash { index: 0 } } else { RunError::Signature }));
+        assert_eq!(run, Err(if in_ops { RunError::OpsHash { index: 0 } } else { RunError::Signature { index: 0 } }));
     }
 }
 

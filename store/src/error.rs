@@ -6,6 +6,7 @@ use std::sync::Arc;
 use vine_core::log::chain::Refusal;
 use vine_core::log::report;
 use vine_core::log::store::AppendError;
+use vine_core::log::writer::Stopped;
 
 use crate::files::FileSystemError;
 use crate::lock::LockError;
@@ -58,6 +59,9 @@ pub enum StoreError {
         /// The first op that is not found.
         ordinal: u64,
     },
+    /// The disk failed: the log does not grow any more, and who follows it has all of it.
+    #[error("the log has stopped: {0}")]
+    Stopped(Stopped),
     /// The store was opened to be read.
     #[error("the store was opened for reading only")]
     ReadOnly,

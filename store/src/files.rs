@@ -49,6 +49,9 @@ pub struct Files {
     open: BTreeMap<FileId, Open>,
     /// Counts uses of files, to find the one that was not needed for longest.
     uses: u64,
+    /// Writes and syncs fail while this is set.
+    #[cfg(test)]
+    pub(crate) is_broken: std::sync::Arc<std::sync::atomic::AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -88,7 +91,16 @@ impl Files {
         if !handle.metadata().map_err(failed)?.is_dir() {
             return Err(failed(io::Error::from(io::ErrorKind::NotADirectory)));
         }
-        Ok(Files { dir: dir.to_owned(), handle, reserve, read_only, open: BTreeMap::new(), uses: 0 })
+        Ok(Files {
+            dir: dir.to_owned(),
+            handle,
+            reserve,
+            read_only,
+            open: BTreeMap::new(),
+            uses: 0,
+            #[cfg(test)]
+            is_broken: std::sync::Arc::default(),
+        })
     }
 
     /// Where the files lie.
@@ -105,6 +117,10 @@ impl Files {
         let writes = !matches!(op, DiskOp::List | DiskOp::Read { .. });
         if self.read_only && writes {
             return Err(DiskError { kind: DiskErrorKind::ReadOnly, code: 0 });
+        }
+        #[cfg(test)]
+        if writes && self.is_broken.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(disk_error(&Errno::IO.into()));
         }
         let done = match op {
             DiskOp::List => return self.list().map(DiskDone::Listed).map_err(|error| disk_error(&error)),
@@ -124,7 +140,8 @@ impl Files {
         done.map(|()| DiskDone::Done).map_err(|error| disk_error(&error))
     }
 
-    fn list(&self) -> io::Result<Vec<(FileId, u64)>> {
+    /// The segments of the directory and their lengths in bytes.
+    pub(crate) fn list(&self) -> io::Result<Vec<(FileId, u64)>> {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
             let entry = entry?;

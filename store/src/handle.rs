@@ -376,7 +376,56 @@ impl Drop for Inner {
 }
 
 /// The text of a panic.
-fn message(panic: &(dyn std::any::Any + Send)) -> Arc<str> {
+pub(crate) fn message(panic: &(dyn std::any::Any + Send)) -> Arc<str> {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::subscription::Item;
+
+    fn identity() -> Arc<Identity> {
+        Arc::new(Identity::from_seed([7; 32]))
+    }
+
+    fn options() -> Options {
+        Options { reserve: Some(0), ..Options::new(NetworkId::new("test").unwrap()) }
+    }
+
+    #[test]
+    fn who_follows_and_who_waits_is_told_when_the_disk_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = Files::open(dir.path(), Some(0)).unwrap();
+        let is_broken = files.is_broken.clone();
+        let config = options().config(identity().peer_id(), false);
+        let store = Handle::start(files, None, Some(identity()), config).unwrap();
+        let op = || vec![Bytes::from_static(b"op")];
+        store.put(Bytes::from_static(b"key"), Bytes::from_static(b"value")).wait().unwrap();
+        let (mut ops, mut watch) = (store.subscribe(0), store.watch(Bytes::new(), 1));
+        assert!(matches!(ops.wait_next(), Ok(Item::Op(_))));
+        let followers = [0, 1].map(|n| {
+            let (mut ops, mut watch) = (store.subscribe(1), store.watch(Bytes::new(), 1));
+            thread::spawn(move || if n == 0 { ops.wait_next().err() } else { watch.wait_next().err() })
+        });
+
+        is_broken.store(true, Ordering::Relaxed);
+        let on_its_way = store.append(op()).wait().unwrap_err();
+        assert!(matches!(on_its_way, StoreError::Append(AppendError::Unknown(_))), "{on_its_way}");
+        let later = store.append(op()).wait().unwrap_err();
+        assert!(matches!(later, StoreError::Append(AppendError::Stopped(_))), "{later}");
+        for told in followers.map(|follower| follower.join().unwrap()) {
+            assert!(matches!(told, Some(StoreError::Stopped(_))), "{told:?}");
+        }
+        assert!(matches!(ops.wait_next(), Err(StoreError::Stopped(_))));
+        assert!(matches!(watch.wait_next(), Err(StoreError::Stopped(_))));
+        // Who comes now gets all that there is first.
+        let mut late = store.subscribe(0);
+        assert!(matches!(late.wait_next(), Ok(Item::Op(_))));
+        assert!(matches!(late.wait_next(), Err(StoreError::Stopped(_))));
+        store.close().wait().unwrap();
+    }
 }

@@ -1,6 +1,8 @@
 //! The queue of what is asked of the store's thread.
 //!
-//! It is bounded in requests and in bytes. Who finds it full waits, or gets [`StoreError::Busy`] from the `try_` methods.
+//! It is bounded in requests and in bytes, for each kind of requests by itself, and what the thread took out and could not
+//! begin with yet counts as if it were still here. Who finds it full waits, or gets [`StoreError::Busy`] from the `try_`
+//! methods.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,11 +13,11 @@ use std::thread::Thread;
 
 use crate::error::StoreError;
 use crate::reply::{Answer, End, Reply, block_on, pair};
-use crate::request::Request;
+use crate::request::{Load, Request};
 
-/// The most requests that are queued.
+/// The most requests of a kind that are queued.
 const MAX_REQUESTS: usize = 16 * 1024;
-/// The most bytes of ops that are queued. One append may be larger than that alone: it is queued when nothing else is.
+/// The most bytes of a kind of requests that are queued. One append may be larger than that alone: it is queued when nothing else is.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// Where callers leave their requests.
@@ -31,9 +33,11 @@ pub(crate) struct Inbox {
 #[derive(Debug, Default)]
 struct Queue {
     requests: Vec<Request>,
-    bytes: usize,
+    load: Load,
+    /// What was taken out, and is not begun with.
+    held: Load,
     waiting: Vec<Waker>,
-    /// How often everything was taken out.
+    /// How often there was room again.
     round: u64,
     is_closed: bool,
 }
@@ -90,13 +94,20 @@ impl Inbox {
         answer
     }
 
-    /// Takes everything out, and lets those who wait for room try again.
+    /// Takes everything out. It counts as held until [`Inbox::hold`] says what of it is.
     pub(crate) fn take(&self, into: &mut Vec<Request>) {
         let mut queue = self.queue();
         std::mem::swap(&mut queue.requests, into);
-        queue.bytes = 0;
-        queue.round += 1;
+        let load = std::mem::take(&mut queue.load);
+        queue.held = queue.held.with(load);
         self.len.store(0, Ordering::Release);
+    }
+
+    /// Says what of all that was taken out is not begun with, and lets those who wait for room try again.
+    pub(crate) fn hold(&self, held: Load) {
+        let mut queue = self.queue();
+        queue.held = held;
+        queue.round += 1;
         let waiting = std::mem::take(&mut queue.waiting);
         drop(queue);
         waiting.into_iter().for_each(Waker::wake);
@@ -108,6 +119,7 @@ impl Inbox {
         self.queue().is_closed = true;
         let mut left = Vec::new();
         self.take(&mut left); // Dropped, each answers its caller.
+        self.hold(Load::default());
     }
 
     /// Queues a request, or leaves `waker` to be told when there may be room. `left` is what was left before.
@@ -116,8 +128,9 @@ impl Inbox {
         if queue.is_closed {
             return Ok(()); // Dropped, it answers its caller.
         }
-        let is_full = queue.requests.len() >= MAX_REQUESTS || queue.bytes.saturating_add(request.bytes()) > MAX_BYTES;
-        if is_full && !queue.requests.is_empty() {
+        let (requests, bytes) = queue.load.with(queue.held).of(request.kind());
+        let is_full = requests >= MAX_REQUESTS || bytes.saturating_add(request.bytes()) > MAX_BYTES;
+        if is_full && requests > 0 {
             let is_there = |waker: &&Waker| left.is_some_and(|(at, left)| *at == queue.round && left.will_wake(waker));
             let waker = waker.filter(|waker| !is_there(waker)).cloned();
             queue.waiting.extend(waker);
@@ -130,7 +143,7 @@ impl Inbox {
     }
 
     fn add(&self, queue: &mut Queue, request: Request) {
-        queue.bytes = queue.bytes.saturating_add(request.bytes());
+        queue.load.add(request.kind(), 1, request.bytes());
         queue.requests.push(request);
         self.len.store(queue.requests.len(), Ordering::Release);
     }
@@ -203,6 +216,7 @@ mod tests {
 
     use super::*;
     use crate::Position;
+    use crate::request::Kind;
 
     struct Nobody;
 
@@ -228,11 +242,19 @@ mod tests {
         assert!(Pin::new(&mut third).poll(&mut cx).is_pending());
         assert!(Pin::new(&mut third).poll(&mut cx).is_pending());
         assert_eq!((inbox.len(), inbox.queue().waiting.len()), (2, 1));
+        let mut import = inbox.ask(|reply| Request::Import { records: Vec::new(), reply });
+        assert!(Pin::new(&mut import).poll(&mut cx).is_pending());
+        assert_eq!(inbox.len(), 3, "writes do not stand in the way of others");
         let mut taken = Vec::new();
         inbox.take(&mut taken);
-        assert_eq!((taken.len(), inbox.len()), (2, 0));
-        assert!(Pin::new(&mut third).poll(&mut cx).is_pending());
-        assert_eq!(inbox.len(), 1, "it went in on being polled");
+        assert_eq!((taken.len(), inbox.len()), (3, 0));
+        let mut held = Load::default();
+        held.add(Kind::Write, 1, half);
+        for (held, len) in [(None, 0), (Some(held), 0), (Some(Load::default()), 1)] {
+            held.into_iter().for_each(|held| inbox.hold(held));
+            assert!(Pin::new(&mut third).poll(&mut cx).is_pending());
+            assert_eq!(inbox.len(), len, "it goes in on being polled, when there is room");
+        }
     }
 
     #[test]

@@ -19,8 +19,8 @@ use crate::request::{Batch, Read, Request};
 /// What is read ahead, in bytes, about.
 const AHEAD: usize = 128 * 1024;
 
-/// Ops in the order in which the store took them. Ends with an error, when the store is closed or stopped; nothing comes
-/// behind that.
+/// Ops in the order in which the store took them. Ends with an error when the store is closed ([`StoreError::Closed`]), and
+/// behind the last op of one that stopped ([`StoreError::Stopped`]); nothing comes behind that.
 #[derive(Debug)]
 pub struct Subscription {
     inbox: Arc<Inbox>,
@@ -56,7 +56,7 @@ impl Subscription {
     ///
     /// # Errors
     ///
-    /// The store is closed, or its thread is gone.
+    /// The store is closed or has stopped, or its thread is gone.
     pub async fn next(&mut self) -> Result<Item, StoreError> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
@@ -65,7 +65,7 @@ impl Subscription {
     ///
     /// # Errors
     ///
-    /// The store is closed, or its thread is gone.
+    /// The store is closed or has stopped, or its thread is gone.
     pub fn wait_next(&mut self) -> Result<Item, StoreError> {
         block_on(self.next())
     }
@@ -128,7 +128,7 @@ impl Watch {
     ///
     /// # Errors
     ///
-    /// The store is closed, or its thread is gone.
+    /// The store is closed or has stopped, or its thread is gone.
     pub async fn next(&mut self) -> Result<Watched, StoreError> {
         loop {
             let op = match self.ops.next().await? {
@@ -152,7 +152,7 @@ impl Watch {
     ///
     /// # Errors
     ///
-    /// The store is closed, or its thread is gone.
+    /// The store is closed or has stopped, or its thread is gone.
     pub fn wait_next(&mut self) -> Result<Watched, StoreError> {
         block_on(self.next())
     }

@@ -25,6 +25,11 @@ impl<T> Tickets<T> {
         self.slots.len() as u64 - 1
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
     pub(crate) fn remove(&mut self, ticket: u64) -> Option<T> {
         let at = usize::try_from(ticket).ok()?;
         let value = self.slots.get_mut(at)?.take()?;

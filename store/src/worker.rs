@@ -3,15 +3,18 @@
 //! One round is: carry out all effects, answer, wait a moment for those who were answered to write again, take all that is
 //! queued. So one commit and one sync cover everything that came in during the sync before.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
 use std::thread;
 use std::time::{Duration, Instant as Clock, SystemTime};
 
+use vine_core::log::Record;
 use vine_core::log::disk::{DiskOp, DiskResult};
 use vine_core::log::reader::Cursor;
 use vine_core::log::report::OpenError;
-use vine_core::log::store::{AppendError, Effect, Store, StoreEvent, Ticket};
+use vine_core::log::store::{AppendError, Effect, MAX_READS, Store, StoreEvent, Ticket};
+use vine_core::log::writer::Stopped;
 use vine_core::{Identity, Instant, UnixTime};
 
 use crate::error::StoreError;
@@ -19,7 +22,7 @@ use crate::files::Files;
 use crate::inbox::Inbox;
 use crate::lock::Lock;
 use crate::reply::Reply;
-use crate::request::{Batch, Read, Request};
+use crate::request::{Batch, Kind, Load, Read, Request, import_bytes};
 use crate::tickets::Tickets;
 use crate::{Figures, Imported, Position, Status};
 
@@ -42,9 +45,18 @@ pub(crate) struct Worker {
     readers: Tickets<Reader>,
     /// Readers at the end of the log.
     followers: Vec<Reader>,
+    /// Readers that the store has no room for yet.
+    waiting_reads: VecDeque<Reader>,
+    /// Imports behind the one that the store is at.
+    waiting_imports: VecDeque<Import>,
+    is_importing: bool,
+    /// Why the log does not grow any more.
+    stopped: Option<Stopped>,
     opened: Option<Reply<()>>,
     refused: Option<OpenError>,
     closers: Vec<Reply<()>>,
+    /// The store was told.
+    is_closing: bool,
     is_closed: bool,
     /// Requests that were taken out of the inbox.
     taken: Vec<Request>,
@@ -60,6 +72,13 @@ pub(crate) struct Worker {
 enum Writer {
     Append(Reply<Position>),
     Import(Reply<Imported>),
+}
+
+#[derive(Debug)]
+struct Import {
+    records: Vec<Record>,
+    bytes: usize,
+    reply: Reply<Imported>,
 }
 
 #[derive(Debug)]
@@ -117,9 +136,14 @@ impl Worker {
             writers: Tickets::default(),
             readers: Tickets::default(),
             followers: Vec::new(),
+            waiting_reads: VecDeque::new(),
+            waiting_imports: VecDeque::new(),
+            is_importing: false,
+            stopped: None,
             opened: Some(opened),
             refused: None,
             closers: Vec::new(),
+            is_closing: false,
             is_closed: false,
             taken: Vec::new(),
             wakers: Vec::new(),
@@ -137,6 +161,8 @@ impl Worker {
             }
             self.gather();
             if self.inbox.len() == 0 {
+                // Who waits for room comes before this sleeps, or wakes it.
+                self.inbox.hold(self.held());
                 self.sleep();
             }
             self.take();
@@ -160,6 +186,7 @@ impl Worker {
     fn settle(&mut self) {
         loop {
             self.handle_events();
+            self.hand_in();
             // Asking for an effect may bring an event instead.
             let Some(effect) = self.store.poll_effect() else {
                 if self.handle_events() {
@@ -227,8 +254,10 @@ impl Worker {
                         self.answer_reader(reader, Batch { taken, next, damaged });
                     }
                 }
-                // The status of the store says it too, and every write from now on.
-                StoreEvent::Stopped(_) => {}
+                StoreEvent::Stopped(stopped) => {
+                    self.stopped = Some(stopped);
+                    grew = true; // Not any more: who waits for that is told.
+                }
                 StoreEvent::Closed => self.is_closed = true,
             }
         }
@@ -258,12 +287,14 @@ impl Worker {
 
     fn answer_import(&mut self, ticket: Ticket, answer: Result<Imported, StoreError>) {
         if let Some(Writer::Import(reply)) = self.writers.remove(ticket.0) {
+            self.is_importing = false;
             reply.send(answer);
         }
     }
 
     fn fail(&mut self, ticket: Ticket, error: AppendError) {
         if let Some(writer) = self.writers.remove(ticket.0) {
+            self.is_importing &= !matches!(writer, Writer::Import(_));
             writer.fail(error.into());
         }
     }
@@ -317,9 +348,14 @@ impl Worker {
         }
         taken.drain(..).for_each(|request| self.serve(request));
         self.taken = taken;
+        self.hand_in();
+        self.inbox.hold(self.held());
     }
 
     fn serve(&mut self, request: Request) {
+        if !self.closers.is_empty() && request.kind() != Kind::Other {
+            return; // Dropped, it answers that the store is closed.
+        }
         let now = self.now();
         match request {
             Request::Append { ops, reply } => {
@@ -332,7 +368,8 @@ impl Worker {
                 self.write(Writer::Append(reply), |store, ticket| store.delete(now, ticket, key))
             }
             Request::Import { records, reply } => {
-                self.write(Writer::Import(reply), |store, ticket| store.import(now, ticket, records));
+                let bytes = import_bytes(&records);
+                self.waiting_imports.push_back(Import { records, bytes, reply });
             }
             Request::Read { read, reply } => self.read(Reader { read, until: 0, reply }),
             Request::Status { reply } => {
@@ -342,11 +379,37 @@ impl Worker {
                 reply.send(status.ok_or(StoreError::Closed));
             }
             Request::Query(query) => query(&self.store),
-            Request::Close { reply } => {
-                self.closers.push(reply);
-                self.store.close(now);
-            }
+            Request::Close { reply } => self.closers.push(reply),
         }
+    }
+
+    /// Hands in what the store had no room for, as far as it has now; and at last, that it is to be closed.
+    fn hand_in(&mut self) {
+        while self.readers.len() < MAX_READS
+            && let Some(reader) = self.waiting_reads.pop_front()
+        {
+            self.read(reader);
+        }
+        while !self.is_importing
+            && let Some(Import { records, reply, .. }) = self.waiting_imports.pop_front()
+        {
+            let now = self.now();
+            self.is_importing = self.identity.is_some();
+            self.write(Writer::Import(reply), |store, ticket| store.import(now, ticket, records));
+        }
+        if !self.closers.is_empty() && !self.is_closing && self.waiting_imports.is_empty() {
+            self.is_closing = true;
+            self.store.close(self.now());
+        }
+    }
+
+    /// What was taken out of the inbox and not handed in.
+    fn held(&self) -> Load {
+        let mut held = Load::default();
+        let bytes = self.waiting_imports.iter().map(|import| import.bytes).sum();
+        held.add(Kind::Import, self.waiting_imports.len(), bytes);
+        held.add(Kind::Other, self.waiting_reads.len(), 0);
+        held
     }
 
     fn write(&mut self, writer: Writer, write: impl FnOnce(&mut Store, Ticket) -> Result<(), AppendError>) {
@@ -366,6 +429,9 @@ impl Worker {
         if reader.read.follow && reader.read.from.ordinal >= self.store.next_ordinal() {
             return self.follow(reader);
         }
+        if self.readers.len() >= MAX_READS {
+            return self.waiting_reads.push_back(reader);
+        }
         let Read { from, max_bytes, .. } = reader.read;
         let until = self.store.next_ordinal();
         let ticket = self.readers.insert(Reader { until, ..reader });
@@ -377,6 +443,9 @@ impl Worker {
     }
 
     fn follow(&mut self, reader: Reader) {
+        if let Some(stopped) = self.stopped {
+            return reader.reply.send(Err(StoreError::Stopped(stopped)));
+        }
         self.followers.retain(|follower| !follower.reply.is_unwanted());
         self.followers.push(reader);
     }

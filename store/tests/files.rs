@@ -316,3 +316,52 @@ fn a_verification_of_full_commits_comes_to_its_end() {
     assert!(report.is_sound());
     assert_eq!(report.ops, 40 * 1024);
 }
+
+#[test]
+fn a_verification_beside_a_writer_reads_what_is_durable_and_nothing_else() {
+    let root = tempfile::tempdir().unwrap();
+    let (before, dir) = (root.path().join("before"), root.path().join("dir"));
+    let options = Options { segment_bytes: 64 * 1024, ..options() };
+    // What a process that was killed leaves: zeros to be cut off, and a file that was made ready.
+    let store = Handle::open(&before, identity(), options.clone()).unwrap();
+    for n in 0..30 {
+        store.append(vec![text(&format!("{n} {}", "x".repeat(1000)))]).wait().unwrap();
+    }
+    killed_copy(&before, &dir);
+    drop(store);
+    let store = Handle::open(&dir, identity(), options.clone()).unwrap();
+    let beside = || Verification::beside(&store, &dir, identity().peer_id(), options.clone()).unwrap();
+    let mut early = beside();
+    let state = store.state_hash().wait().unwrap();
+    let files = |dir: &Path| -> u64 { fs::read_dir(dir).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum() };
+    let len = files(&dir);
+    store.append(vec![text("later")]).wait().unwrap();
+    assert!(files(&dir) != len, "what was left is cleared away");
+    let report = early.run(|_, _| true).unwrap().unwrap();
+    assert!(report.is_sound() && report.findings.is_empty(), "{:?}", report.findings);
+    assert_eq!((report.ops, early.state_hash()), (30, Some(state)), "it is as it was when it was asked for");
+
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for thread in 0..3 {
+            let (store, stop) = (&store, &stop);
+            scope.spawn(move || {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    store.put(text(&format!("{thread}")), text(&"x".repeat(3000))).wait().unwrap();
+                }
+            });
+        }
+        for _ in 0..20 {
+            let least = store.next_ordinal().wait().unwrap();
+            let mut reading = beside();
+            let most = store.next_ordinal().wait().unwrap();
+            let report = reading.run(|_, _| true).unwrap().unwrap();
+            assert!(report.findings.is_empty(), "{:?}", report.findings);
+            assert!((least..=most).contains(&report.ops), "{least} {} {most}", report.ops);
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    let mut last = beside();
+    last.run(|_, _| true).unwrap().unwrap();
+    assert_eq!(last.state_hash(), Some(store.state_hash().wait().unwrap()));
+}

@@ -8,27 +8,35 @@ mod common;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::thread;
 
 use common::{all, identity, open, options, text, texts};
-use vine_store::{Handle, Options};
+use tempfile::TempDir;
+use vine_core::log::reader::Cursor;
+use vine_core::log::report::Damage;
+use vine_core::log::segment::FRAMES_AT;
+use vine_core::log::store::AppendError;
+use vine_store::{Handle, Options, StoreError};
 
 /// Says to the test `child` in which directory it is to work.
 const DIR: &str = "VINE_STORE_TEST_DIR";
 /// How many ops each thread of the child writes.
 const OPS: &str = "VINE_STORE_TEST_OPS";
+/// The number of the first of them.
+const FIRST: &str = "VINE_STORE_TEST_FIRST";
 const THREADS: usize = 3;
 
 /// The program: writes from several threads, and says of each op on standard output when it is acknowledged, with a
-/// system call of its own.
+/// system call of its own. Then it reads all that there is.
 #[test]
 fn child() {
     let Some(dir) = std::env::var_os(DIR) else { return };
-    let ops: usize = std::env::var(OPS).unwrap().parse().unwrap();
-    let small = Options { segment_bytes: 16 * 1024, ..options() };
-    let store = match Handle::open(Path::new(&dir), identity(), small) {
+    let number = |name| -> usize { std::env::var(name).unwrap().parse().unwrap() };
+    let (ops, first) = (number(OPS), number(FIRST));
+    let store = match Handle::open(Path::new(&dir), identity(), small()) {
         Ok(store) => store,
         Err(error) => return say(&format!("error {error}")),
     };
@@ -36,20 +44,46 @@ fn child() {
         .map(|thread| {
             let store = store.clone();
             thread::spawn(move || {
-                for op in 0..ops {
+                for op in first..first + ops {
                     let op = format!("op-{thread}-{op:05}-{}", "x".repeat(1000));
                     match store.append(vec![text(&op)]).wait() {
                         Ok(_) => say(&format!("acked {}", &op[..10])),
-                        Err(error) => say(&format!("error {error}")),
+                        Err(error) => {
+                            say(&format!("error {error}"));
+                            if !matches!(error, StoreError::Append(AppendError::Unknown(_))) {
+                                say(&format!("refused {}", &op[..10]));
+                            }
+                        }
                     }
                 }
             })
         })
         .collect();
     writers.into_iter().for_each(|writer| writer.join().unwrap());
+    read_all(&store);
     if let Err(error) = store.close().wait() {
         say(&format!("error {error}"));
     }
+}
+
+/// Reads all ops, and says which cannot be read.
+fn read_all(store: &Handle) {
+    let mut cursor = Cursor::at(0);
+    loop {
+        match store.read(cursor, 10_000).wait() {
+            Ok(batch) if batch.taken.is_empty() && batch.damaged.is_none() => return,
+            Ok(batch) => {
+                batch.damaged.iter().for_each(|damaged| say(&format!("unread {damaged}")));
+                cursor = batch.next;
+            }
+            Err(error) => return say(&format!("error {error}")),
+        }
+    }
+}
+
+/// Segments that are full soon.
+fn small() -> Options {
+    Options { segment_bytes: 16 * 1024, ..options() }
 }
 
 /// One write(2).
@@ -59,14 +93,16 @@ fn say(line: &str) {
     stdout.write_all(format!("\n{line}\n").as_bytes()).unwrap();
 }
 
-/// Runs the child under strace with these options; its trace goes to `log`.
-fn strace(dir: &Path, log: &Path, ops: usize, args: &[String]) -> Output {
+/// Runs the child under strace with these options, to write so many ops from this number on; its trace goes to `log`.
+fn strace(dir: &Path, log: &Path, ops: Range<usize>, args: &[String]) -> Output {
     let mut command = Command::new("timeout");
     command.args(["60", "strace"]);
     command.args(["-f", "-s", "1000000", "-o"]).arg(log).args(args);
     command.arg("--").arg(std::env::current_exe().unwrap()).args(["--exact", "child", "--nocapture"]);
-    command.env(DIR, dir).env(OPS, ops.to_string());
-    command.output().expect("strace is installed: scripts/test.sh does that")
+    command.env(DIR, dir).env(OPS, ops.len().to_string()).env(FIRST, ops.start.to_string());
+    let output = command.output().unwrap();
+    assert_ne!(output.status.code(), Some(127), "strace is not installed: scripts/test.sh does that");
+    output
 }
 
 fn lines<'a>(output: &'a str, what: &'a str) -> impl Iterator<Item = &'a str> {
@@ -125,7 +161,7 @@ fn calls(trace: &str) -> Vec<Call> {
 fn no_reply_leaves_before_the_sync_that_covers_it_returned() {
     let dir = tempfile::tempdir().unwrap();
     let (store, log) = (dir.path().join("store"), dir.path().join("trace"));
-    let output = strace(&store, &log, 30, &["-e".into(), "trace=openat,pwrite64,fdatasync,fsync,write".into()]);
+    let output = strace(&store, &log, 0..30, &["-e".into(), "trace=openat,pwrite64,fdatasync,fsync,write".into()]);
     let stdout = String::from_utf8(output.stdout).unwrap();
     assert_eq!(lines(&stdout, "acked").count(), 30 * THREADS, "{stdout}");
 
@@ -160,31 +196,58 @@ fn no_reply_leaves_before_the_sync_that_covers_it_returned() {
     assert!(named("fsync").any(|sync| sync.fd() == Some(parent.result.trim())));
 }
 
-/// Lets every call of one kind fail once, each in a run of its own.
-fn inject(call: &str, error: &str) {
+/// The options with which something happens to calls on the files of a store: to which ones, what, and when.
+fn injected(store: &Path, call: &str, what: &str, when: &str) -> Vec<String> {
+    let mut args = vec!["-e".into(), format!("trace={call}"), "-e".into()];
+    args.push(format!("inject={call}:{what}:when={when}"));
+    for path in ["", "/lock"].into_iter().map(String::from).chain((0..24).map(|n| format!("/{n:016x}.seg"))) {
+        args.extend(["-P".into(), format!("{}{path}", store.display())]);
+    }
+    args
+}
+
+/// What fails: one call, that and the next one, or all from that on.
+#[derive(Clone, Copy)]
+enum Fails {
+    Once,
+    Twice,
+    FromThenOn,
+}
+
+/// Lets every call of one kind fail, each in a run of its own: in the first life of a store, or in the one that follows on a
+/// killed one.
+fn inject(call: &str, error: &str, fails: Fails, killed: Option<&Killed>) {
     let root = tempfile::tempdir().unwrap();
+    let why = if error == "EIO" { "nput/output error" } else { "o space left on" };
     let mut reached = 0;
     for when in 1.. {
         let (store, log) = (root.path().join(when.to_string()), root.path().join("trace"));
-        let mut args = vec!["-e".into(), format!("trace={call}"), "-e".into()];
-        args.push(format!("inject={call}:error={error}:when={when}"));
-        for path in ["", "/lock"].into_iter().map(String::from).chain((0..12).map(|n| format!("/{n:016x}.seg"))) {
-            args.extend(["-P".into(), format!("{}{path}", store.display())]);
+        if let Some(killed) = killed {
+            copy(&killed.dir, &store);
         }
-        let output = strace(&store, &log, 8, &args);
+        let which = match fails {
+            Fails::Once => when.to_string(),
+            Fails::Twice => format!("{when}..{}", when + 1),
+            Fails::FromThenOn => format!("{when}+"),
+        };
+        let args = injected(&store, call, &format!("error={error}"), &which);
+        let ops = if killed.is_some() { LATER } else { 0..8 };
+        let output = strace(&store, &log, ops.clone(), &args);
         let stdout = String::from_utf8(output.stdout).unwrap();
         let case =
             format!("{call} number {when} fails with {error}: {stdout}{}", String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success() && !stdout.contains("panicked"), "{case}");
         let acked: Vec<&str> = lines(&stdout, "acked").collect();
         let errors: Vec<&str> = lines(&stdout, "error").collect();
-        if acked.len() < 8 * THREADS {
-            // A directory that could not even be opened has no error number in common with the log's.
-            assert!(!errors.is_empty() && errors.iter().all(|error| error.len() > 20), "{case}");
+        assert!(acked.len() == ops.len() * THREADS || !errors.is_empty(), "{case}");
+        assert!(errors.iter().all(|said| said.contains(why)), "{case}");
+        let before = killed.iter().flat_map(|killed| killed.acked.iter().map(String::as_str));
+        let there = check(&store, &before.chain(acked).collect::<Vec<_>>(), &case);
+        for op in lines(&stdout, "refused") {
+            assert!(!there.iter().any(|there| there.starts_with(op)), "{op} was refused, and is there; {case}");
         }
-        check(&store, &acked, &case);
         if !fs::read_to_string(&log).unwrap().contains("(INJECTED)") {
-            assert_eq!(errors.len(), 0, "{case}");
+            assert_eq!(errors.len() + lines(&stdout, "unread").count(), 0, "{case}");
             break;
         }
         reached = when;
@@ -194,10 +257,35 @@ fn inject(call: &str, error: &str) {
     println!("{call} with {error}: {reached} calls");
 }
 
-/// Opens the store again: what was acknowledged is there, once, and it takes writes.
-fn check(dir: &Path, acked: &[&str], case: &str) {
+/// Kills the process at every call of one kind, each in a run of its own.
+fn kill(call: &str, killed: Option<&Killed>) {
+    let root = tempfile::tempdir().unwrap();
+    for when in 1.. {
+        let (store, log) = (root.path().join(when.to_string()), root.path().join("trace"));
+        if let Some(killed) = killed {
+            copy(&killed.dir, &store);
+        }
+        let ops = if killed.is_some() { LATER } else { 0..8 };
+        let output = strace(&store, &log, ops.clone(), &injected(&store, call, "signal=KILL", &when.to_string()));
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        let case = format!("killed at {call} number {when}: {stdout}");
+        assert!(!stdout.contains("panicked") && lines(&stdout, "error").count() == 0, "{case}");
+        let acked = lines(&stdout, "acked");
+        let before = killed.iter().flat_map(|killed| killed.acked.iter().map(String::as_str));
+        check(&store, &before.chain(acked).collect::<Vec<_>>(), &case);
+        if output.status.success() {
+            assert!(when > 1, "{call} is never called");
+            println!("killed at {} calls of {call}", when - 1);
+            return;
+        }
+    }
+}
+
+/// Opens the store again: what was acknowledged is there, once, and it takes writes. Returns all that is there.
+fn check(dir: &Path, acked: &[&str], case: &str) -> Vec<String> {
     let store = open(dir).unwrap_or_else(|error| panic!("{error}; {case}"));
     store.append(vec![text("afterwards")]).wait().unwrap_or_else(|error| panic!("{error}; {case}"));
+    assert!(store.report().wait().unwrap().is_sound(), "{:?}; {case}", store.report().wait().unwrap());
     let there = texts(&all(&store));
     for op in acked {
         let times = there.iter().filter(|there| there.starts_with(op)).count();
@@ -207,17 +295,19 @@ fn check(dir: &Path, acked: &[&str], case: &str) {
         let of_thread: Vec<_> = there.iter().filter(|op| op.starts_with(&format!("op-{thread}-"))).collect();
         assert!(of_thread.is_sorted(), "{case}");
     }
+    there
 }
 
 macro_rules! injections {
-    ($($name:ident: $call:literal $error:literal;)*) => {
-        $(#[test] fn $name() { inject($call, $error); })*
+    ($fails:ident $killed:expr; $($name:ident: $call:literal $error:literal;)*) => {
+        $(#[test] fn $name() { inject($call, $error, Fails::$fails, $killed); })*
     };
 }
 
-injections! {
+injections! { Once None;
     eio_at_every_write: "pwrite64" "EIO";
     enospc_at_every_write: "pwrite64" "ENOSPC";
+    eio_at_every_read: "pread64" "EIO";
     eio_at_every_sync: "fdatasync" "EIO";
     enospc_at_every_sync: "fdatasync" "ENOSPC";
     eio_at_every_sync_of_the_directory: "fsync" "EIO";
@@ -232,13 +322,149 @@ injections! {
     enospc_at_every_directory: "mkdir" "ENOSPC";
 }
 
+/// What each thread writes in the life after that of a killed store.
+const LATER: Range<usize> = 100..104;
+
+/// What a process left that was killed while it wrote: the end of its last write is not on the disk, what was acknowledged before
+/// is and nothing vouches for it yet, the next segment is made and unused, and zeros follow that are to be cut off.
+struct Killed {
+    _root: TempDir,
+    dir: PathBuf,
+    acked: Vec<String>,
+}
+
+impl Killed {
+    /// Kills writers at one sync after the other until one of them leaves all of that.
+    fn new() -> Killed {
+        (10..40).find_map(Killed::at_sync).expect("a sync at which a segment is full in part")
+    }
+
+    fn at_sync(number: usize) -> Option<Killed> {
+        let root = tempfile::tempdir().unwrap();
+        let (dir, log) = (root.path().join("store"), root.path().join("trace"));
+        let kill = format!("inject=fdatasync:signal=KILL:when={number}");
+        let output = strace(&dir, &log, 0..30, &["-e", "trace=fdatasync", "-e", &kill].map(String::from));
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        let acked: Vec<String> = lines(&stdout, "acked").map(String::from).collect();
+
+        let mut segments: Vec<PathBuf> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+        segments.retain(|path| path.extension().is_some_and(|name| name == "seg"));
+        segments.sort();
+        let (unused, last) = (segments.pop()?, segments.pop()?);
+        let is_unused = fs::read(unused).unwrap().iter().all(|byte| *byte == 0);
+        let mut bytes = fs::read(&last).unwrap();
+        let end = bytes.iter().rposition(|byte| *byte != 0)? + 1;
+        let has_room = end + 4096 < bytes.len() && end > FRAMES_AT as usize + 4096;
+        if !is_unused || !has_room {
+            return None;
+        }
+        bytes[end - 300..end].fill(0);
+        fs::write(last, bytes).unwrap();
+        let report = Handle::open_read_only(&dir, identity().peer_id(), small()).unwrap().report().wait().unwrap();
+        let is_cut = report.findings.iter().any(|finding| finding.damage == Damage::Cut);
+        (is_cut && report.is_sound()).then_some(Killed { _root: root, dir, acked })
+    }
+}
+
+#[test]
+fn after_a_kill_the_tail_is_written_again_and_what_is_unused_is_removed_and_cut() {
+    let killed = Killed::new();
+    let dir = tempfile::tempdir().unwrap();
+    let (store, log) = (dir.path().join("store"), dir.path().join("trace"));
+    copy(&killed.dir, &store);
+    let args = ["-e", "trace=openat,pwrite64,fdatasync,ftruncate,?unlink,unlinkat"].map(String::from);
+    strace(&store, &log, LATER, &args);
+    let trace = String::from_utf8_lossy(&fs::read(&log).unwrap()).into_owned();
+    let calls = calls(&trace);
+    let named = |name: &'static str| calls.iter().filter(move |call| call.name == name && call.is_ok());
+    let written = named("pwrite64").next().unwrap();
+    let made = named("openat").find(|call| call.args.contains(".seg") && call.args.contains("O_CREAT")).unwrap();
+    assert!(written.ended < made.began, "the first write is one of a segment that was there");
+    let file = written.fd();
+    assert!(named("fdatasync").any(|sync| sync.fd() == file && sync.began > written.ended && sync.ended < made.began));
+    assert!(named("ftruncate").any(|cut| cut.fd() == file && cut.began > made.ended), "zeros are cut off");
+    let removed = named("unlink").chain(named("unlinkat")).find(|call| call.args.contains(".seg")).unwrap();
+    assert!(removed.ended < made.began, "the unused segment makes room");
+}
+
+fn copy(dir: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+injections! { Once Some(&Killed::new());
+    eio_at_every_open_after_a_kill: "openat" "EIO";
+    enospc_at_every_open_after_a_kill: "openat" "ENOSPC";
+    eio_at_every_lock_after_a_kill: "flock" "EIO";
+    eio_at_every_stat_after_a_kill: "%%stat" "EIO";
+    eio_at_every_listing_after_a_kill: "getdents64" "EIO";
+    eio_at_every_read_after_a_kill: "pread64" "EIO";
+    eio_at_every_write_after_a_kill: "pwrite64" "EIO";
+    enospc_at_every_write_after_a_kill: "pwrite64" "ENOSPC";
+    eio_at_every_sync_after_a_kill: "fdatasync" "EIO";
+    enospc_at_every_sync_after_a_kill: "fdatasync" "ENOSPC";
+    eio_at_every_sync_of_the_directory_after_a_kill: "fsync" "EIO";
+    enospc_at_every_sync_of_the_directory_after_a_kill: "fsync" "ENOSPC";
+    eio_at_every_count_of_free_space_after_a_kill: "fstatfs" "EIO";
+    eio_at_every_allocation_after_a_kill: "fallocate" "EIO";
+    enospc_at_every_allocation_after_a_kill: "fallocate" "ENOSPC";
+    eio_at_every_truncation_after_a_kill: "ftruncate" "EIO";
+    enospc_at_every_truncation_after_a_kill: "ftruncate" "ENOSPC";
+    eio_at_every_removal_after_a_kill: "?unlink,unlinkat" "EIO";
+    enospc_at_every_removal_after_a_kill: "?unlink,unlinkat" "ENOSPC";
+}
+
+// A disk that dies, and one that is full.
+injections! { FromThenOn Some(&Killed::new());
+    eio_from_every_read_on_after_a_kill: "pread64" "EIO";
+    eio_from_every_open_on_after_a_kill: "openat" "EIO";
+    eio_from_every_write_on_after_a_kill: "pwrite64" "EIO";
+    eio_from_every_sync_on_after_a_kill: "fdatasync" "EIO";
+    eio_from_everything_on_after_a_kill: "openat,pread64,pwrite64,fdatasync,fsync,fallocate,ftruncate,?unlink,unlinkat" "EIO";
+    enospc_from_every_write_on_after_a_kill: "pwrite64" "ENOSPC";
+    enospc_from_every_allocation_on_after_a_kill: "openat,fallocate,pwrite64" "ENOSPC";
+}
+
+macro_rules! kills {
+    ($killed:expr; $($name:ident: $call:literal;)*) => {
+        $(#[test] fn $name() { kill($call, $killed); })*
+    };
+}
+
+kills! { None;
+    killed_at_every_open: "openat";
+    killed_at_every_allocation: "fallocate";
+    killed_at_every_write: "pwrite64";
+    killed_at_every_sync: "fdatasync";
+    killed_at_every_sync_of_the_directory: "fsync";
+    killed_at_every_truncation: "ftruncate";
+}
+
+kills! { Some(&Killed::new());
+    killed_again_at_every_open: "openat";
+    killed_again_at_every_allocation: "fallocate";
+    killed_again_at_every_write: "pwrite64";
+    killed_again_at_every_sync: "fdatasync";
+    killed_again_at_every_sync_of_the_directory: "fsync";
+    killed_again_at_every_truncation: "ftruncate";
+    killed_again_at_every_removal: "?unlink,unlinkat";
+}
+
+/// A read that fails is tried again. What fails twice counts as damaged in this life, and is there in the next one.
+#[test]
+fn eio_twice_at_every_read_after_a_kill() {
+    inject("pread64", "EIO", Fails::Twice, Some(&Killed::new()));
+}
+
 /// A file system without fallocate: space is reserved by writing.
 #[test]
 fn without_fallocate() {
     let dir = tempfile::tempdir().unwrap();
     let (store, log) = (dir.path().join("store"), dir.path().join("trace"));
     let args = ["-e", "trace=fallocate", "-e", "inject=fallocate:error=EOPNOTSUPP"].map(String::from);
-    let output = strace(&store, &log, 8, &args);
+    let output = strace(&store, &log, 0..8, &args);
     let stdout = String::from_utf8(output.stdout).unwrap();
     let acked: Vec<&str> = lines(&stdout, "acked").collect();
     assert_eq!(acked.len(), 8 * THREADS, "{stdout}");
@@ -257,7 +483,7 @@ fn interrupted_calls_are_made_again() {
         "-e",
         "inject=fallocate,pwrite64,fdatasync,fsync:error=EINTR:when=1+2",
     ];
-    let output = strace(&store, &log, 8, &args.map(String::from));
+    let output = strace(&store, &log, 0..8, &args.map(String::from));
     let stdout = String::from_utf8(output.stdout).unwrap();
     let acked: Vec<&str> = lines(&stdout, "acked").collect();
     assert_eq!(acked.len(), 8 * THREADS, "{stdout}");

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use vine_core::log::disk::FileId;
 use vine_core::log::report::Damage;
+use vine_core::log::segment::FRAMES_AT;
 use vine_tests::disk::{Dice, Op, SECTOR, Setup, SimDisk, Slot};
 use vine_tests::sim::{World, in_parallel};
 
@@ -244,6 +245,20 @@ fn sectors_lost_in_every_place() {
     });
 }
 
+/// A block of the disk with a copy of a header in it is lost: the other one serves, and nothing is missing.
+#[test]
+fn a_lost_block_of_a_header_loses_no_op() {
+    const BLOCK: u64 = 4096;
+    let world = world(WORKLOAD);
+    let disk = &world.stores.machines[0].disk;
+    for (file, _) in files(&world).into_iter().filter(|(file, _)| !disk.written(*file).is_empty()) {
+        let (came, damage) = open_damaged(&world, true, |disk| {
+            (0..BLOCK).for_each(|offset| disk.overwrite(file, offset, 0));
+        });
+        assert_eq!((came, &damage[..]), (Came::Whole, &[Damage::HeaderCopy][..]), "{file}");
+    }
+}
+
 /// Every frame once more behind the last one, as it is: a frame of another place, or of another segment, is none.
 #[test]
 fn a_frame_in_another_place_is_none() {
@@ -269,13 +284,14 @@ fn a_frame_in_another_place_is_none() {
     };
     // The first frames of the same segment behind its last one; and all of the segment before in place of its own.
     let own = block(last);
-    assert_eq!(frames(&|disk| put(disk, end, &own[1024..1024 + 512])), as_it_is, "of another place");
-    let (empty, other) = (vec![0; own.len() - 1024], block(before));
-    let other = &other[1024..own.len().min(other.len())];
+    let at = FRAMES_AT as usize;
+    assert_eq!(frames(&|disk| put(disk, end, &own[at..at + 512])), as_it_is, "of another place");
+    let (empty, other) = (vec![0; own.len() - at], block(before));
+    let other = &other[at..own.len().min(other.len())];
     let replaced = |bytes: &[u8]| {
         frames(&|disk| {
-            put(disk, 1024, &empty);
-            put(disk, 1024, bytes);
+            put(disk, FRAMES_AT, &empty);
+            put(disk, FRAMES_AT, bytes);
         })
     };
     assert!(replaced(&[]) < as_it_is);

@@ -26,7 +26,6 @@ const SITUATIONS: &[&str] = &[
     "event: Stopped",
     "found more than was acknowledged",
     "killed with appends waiting",
-    "the end is lost and reported",
     "the same state after reopening",
 ];
 

@@ -128,15 +128,8 @@ fn nothing_is_left_to_do() {
 
 #[test]
 fn tests_wait_for_conditions_not_for_times() {
-    // The place that asks again and again, the one that paces a flood, the one that paces a burst and measures idleness, and
-    // the one that kills at moments which a fixed sequence gives.
-    let may = [
-        "tests/src/lab/wait.rs",
-        "tests/src/flood.rs",
-        "runtime-tokio/tests/two_engines.rs",
-        "tests/tests/hosts/kill.rs",
-    ]
-    .map(Path::new);
+    // The place that asks again and again, the one that paces a flood, and the one that paces a burst and measures idleness.
+    let may = ["tests/src/lab/wait.rs", "tests/src/flood.rs", "runtime-tokio/tests/two_engines.rs"].map(Path::new);
     let sleeps =
         tracked().into_iter().filter(|file| is_test_file(file) && !may.contains(&file.as_path())).flat_map(|file| {
             let text = fs::read_to_string(root().join(&file)).unwrap();

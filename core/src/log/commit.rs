@@ -10,8 +10,9 @@
 //! ```
 //!
 //! Integers are little-endian, hashes are BLAKE2b-256. The author signs `"vine log commit 1" | H(header)`, and a commit's
-//! hash is `H(header | signature)`, which is the `prev_hash` of the next one; the first one's is the id of its log. So the
-//! last signature of a run vouches for all of it ([`verify_run`]).
+//! hash is `H(header | signature)`, which is the `prev_hash` of the next one; the first one's is the id of its log. So a
+//! commit names all that comes before it. It does not vouch for it: what comes from somebody else is verified signature by
+//! signature ([`verify_run`]).
 //!
 //! Hashing, signing and verifying are pure functions of values that can be sent to another thread.
 //!
@@ -561,20 +562,23 @@ pub enum RunError {
         /// Its number in the run, from 0.
         index: usize,
     },
-    /// The last commit is not signed by the author.
-    #[error("the last commit of the run is not signed by the author of its log")]
-    Signature,
+    /// A commit is not signed by the author.
+    #[error("commit {index} of the run is not signed by the author of its log")]
+    Signature {
+        /// Its number in the run, from 0.
+        index: usize,
+    },
 }
 
 /// Whether a run of commits of one log, each continuing the one before it, is what `author` wrote.
 ///
-/// One signature is verified, the last one: it covers every hash before it, those of the other signatures included. An empty
-/// run is what anybody wrote.
+/// Every signature is verified, so that a run is what its commits are one by one. An author can sign what follows a commit
+/// whose own signature is none: who looked at the last one only would take what others refuse. An empty run is what anybody
+/// wrote.
 ///
 /// # Errors
-/// [`RunError`], for the first commit that is wrong.
+/// [`RunError`]: a commit that does not continue the one before it; else the first one that is wrong.
 pub fn verify_run(author: &PeerId, run: &[Commit]) -> Result<(), RunError> {
-    let Some(last) = run.last() else { return Ok(()) };
     for (index, pair) in (1..).zip(run.windows(2)) {
         if let [before, commit] = pair
             && !continues(&before.tip(), commit.header())
@@ -583,9 +587,12 @@ pub fn verify_run(author: &PeerId, run: &[Commit]) -> Result<(), RunError> {
         }
     }
     for (index, commit) in run.iter().enumerate() {
-        commit.verify_ops().map_err(|_| RunError::OpsHash { index })?;
+        commit.verify(author).map_err(|error| match error {
+            VerifyError::OpsHash => RunError::OpsHash { index },
+            VerifyError::Signature => RunError::Signature { index },
+        })?;
     }
-    last.verify_signature(author).map_err(|_| RunError::Signature)
+    Ok(())
 }
 
 /// Whether a commit with `header` is the next one of a log that reaches to `tip`.
@@ -785,23 +792,28 @@ mod tests {
     }
 
     #[test]
-    fn the_last_signature_vouches_for_a_run() {
+    fn a_run_is_what_its_commits_are_one_by_one() {
         let author = author().peer_id();
         let run = run();
         assert_eq!(verify_run(&author, &[]), Ok(()));
         assert_eq!(verify_run(&author, &run), Ok(()));
         let stranger = Identity::from_seed([8; 32]).peer_id();
-        assert_eq!(verify_run(&stranger, &run), Err(RunError::Signature));
+        assert_eq!(verify_run(&stranger, &run), Err(RunError::Signature { index: 0 }));
 
         let with = |index: usize, at: usize| {
             let mut run = run.clone();
             run[index] = changed(&run[index], |bytes| bytes[at] ^= 1).unwrap();
             verify_run(&author, &run)
         };
-        assert_eq!(with(0, HEADER_LEN), Err(RunError::Broken { index: 1 }), "a signature that nobody verifies");
+        assert_eq!(with(0, HEADER_LEN), Err(RunError::Broken { index: 1 }), "the next one names it");
         assert_eq!(with(1, 112), Err(RunError::Broken { index: 2 }));
         assert_eq!(with(1, HEAD_LEN + 2), Err(RunError::OpsHash { index: 1 }));
-        assert_eq!(with(2, 112), Err(RunError::Signature));
+        assert_eq!(with(2, 112), Err(RunError::Signature { index: 2 }));
+        // What follows the commit with a signature that is none is signed all the same.
+        let unsigned = changed(&run[1], |bytes| bytes[HEADER_LEN] ^= 1).unwrap();
+        let next = commit(unsigned.next_seq(), unsigned.hash(), ops(&[b"d"]));
+        let signed_over = [run[0].clone(), unsigned, next];
+        assert_eq!(verify_run(&author, &signed_over), Err(RunError::Signature { index: 1 }));
         assert_eq!(verify_run(&author, &[run[0].clone(), run[2].clone()]), Err(RunError::Broken { index: 1 }));
     }
 

@@ -15,7 +15,10 @@ use super::op::{MAX_COMMIT, MAX_COMMIT_OPS, Op, OpsBuilder};
 use super::recover::SegmentInfo;
 use super::replay::Replay;
 use super::segment::{FrameKind, frame_len};
-use super::store::{AppendError, Effect, MAX_IMPORT, MAX_QUEUED, MAX_QUEUED_BYTES, StoreConfig, StoreEvent, Ticket};
+use super::store::{
+    AppendError, Effect, MAX_IMPORT, MAX_IMPORT_BYTES, MAX_IMPORTS, MAX_QUEUED, MAX_QUEUED_BYTES, StoreConfig,
+    StoreEvent, Ticket,
+};
 use super::view::{Reservation, View};
 use super::writer::{Room, Stopped, Writer, WriterEvent};
 use crate::config::NetworkId;
@@ -45,6 +48,14 @@ struct Waiting {
     ops: Vec<Op>,
     bytes: usize,
     reservation: Option<Reservation>,
+}
+
+/// Records that wait.
+#[derive(Debug)]
+struct Import {
+    ticket: Ticket,
+    records: Vec<Record>,
+    bytes: usize,
 }
 
 /// Who is told that a part of a commit is durable.
@@ -131,7 +142,7 @@ pub(super) struct Committer {
     genesis: Option<Genesis>,
     queue: VecDeque<Waiting>,
     queued_bytes: usize,
-    imports: VecDeque<(Ticket, Vec<Record>)>,
+    imports: VecDeque<Import>,
     /// Beginnings of logs whose first commit has not come.
     pending: VecDeque<(LogId, Genesis)>,
     signing: Option<Signing>,
@@ -265,13 +276,15 @@ impl Committer {
 
     pub(super) fn import(&mut self, ticket: Ticket, records: Vec<Record>) -> Result<(), AppendError> {
         self.is_open()?;
-        if records.len() > MAX_IMPORT {
-            return Err(AppendError::TooLarge { ops: records.len(), bytes: 0 });
+        let bytes = records.iter().map(encoded_len).sum();
+        if records.len() > MAX_IMPORT || bytes > MAX_IMPORT_BYTES {
+            return Err(AppendError::ImportTooLarge { records: records.len(), bytes });
         }
-        if self.imports.len() >= 16 {
+        let waiting: usize = self.imports.iter().map(|import| import.bytes).sum();
+        if self.imports.len() >= MAX_IMPORTS || waiting + bytes > MAX_IMPORT_BYTES {
             return Err(AppendError::Busy);
         }
-        self.imports.push_back((ticket, records));
+        self.imports.push_back(Import { ticket, records, bytes });
         Ok(())
     }
 
@@ -314,9 +327,13 @@ impl Committer {
         }
     }
 
+    pub(super) fn open_segment(&self) -> Option<SegmentInfo> {
+        self.writer.open_segment()
+    }
+
     /// Tells the reader how far the segments are durable.
     pub(super) fn note_segments(&self, segments: &mut Vec<SegmentInfo>) {
-        let Some(open) = self.writer.open_segment() else { return };
+        let Some(open) = self.open_segment() else { return };
         match segments.last_mut() {
             Some(last) if last.file == open.file => last.end = open.end,
             _ => segments.push(open),
@@ -440,8 +457,7 @@ impl Committer {
     /// Writes the records of the next import, when nothing else is under way.
     fn import_next(&mut self, now: Instant, replay: &mut Replay, out: &mut Outbox) {
         let idle = !self.writer.is_busy() && self.flying.is_empty() && self.formed.is_empty() && self.signing.is_none();
-        let Some((ticket, records)) = self.imports.front().filter(|_| idle) else { return };
-        let ticket = *ticket;
+        let Some(&Import { ticket, ref records, .. }) = self.imports.front().filter(|_| idle) else { return };
         // Each commit may bring the beginning of its log along, which waited for it.
         let genesis = frame_len(Genesis::MAX_LEN);
         let needed = records.iter().map(|record| genesis + frame_len(encoded_len(record))).sum();
@@ -454,7 +470,7 @@ impl Committer {
                 return;
             }
         }
-        let Some((ticket, records)) = self.imports.pop_front() else { return };
+        let Some(Import { ticket, records, .. }) = self.imports.pop_front() else { return };
         match self.take_records(replay, records) {
             Err((record, refusal)) => out.events.push_back(StoreEvent::ImportRefused { ticket, record, refusal }),
             Ok(Taken { chains, pending, records, new, known, uncompared }) => {
@@ -567,7 +583,7 @@ impl Committer {
         let formed = self.formed.drain(..).flat_map(Batch::tickets);
         let signing = self.signing.take().into_iter().flat_map(|signing| signing.answers).map(|answer| answer.ticket);
         let queued = self.queue.drain(..).map(|waiting| waiting.ticket);
-        let imports = self.imports.drain(..).map(|(ticket, _)| ticket);
+        let imports = self.imports.drain(..).map(|import| import.ticket);
         let waiting = formed.chain(signing).chain(queued).chain(imports);
         let error = AppendError::Stopped(stopped);
         out.events.extend(waiting.map(|ticket| StoreEvent::Failed { ticket, error }));

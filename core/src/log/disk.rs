@@ -16,6 +16,9 @@ use bytes::Bytes;
 /// The most bytes that one [`DiskOp::Read`] asks for.
 pub const READ_MAX: u32 = 256 * 1024;
 
+/// The greatest number of a file. No store comes to it: a file with a greater one was not written by vine.
+pub const MAX_FILE: u64 = 1 << 62;
+
 /// A file of the store, by its number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct FileId(pub u64);
@@ -94,6 +97,15 @@ impl DiskOp {
             | DiskOp::Sync { file }
             | DiskOp::Truncate { file, .. }
             | DiskOp::Remove { file } => Some(*file),
+        }
+    }
+
+    /// The bytes that the operation reads or writes: the first of them, and the first behind them.
+    pub fn range(&self) -> Option<(u64, u64)> {
+        match self {
+            DiskOp::Write { offset, bytes, .. } => Some((*offset, offset.saturating_add(bytes.len() as u64))),
+            DiskOp::Read { offset, len, .. } => Some((*offset, offset.saturating_add(u64::from(*len)))),
+            _ => None,
         }
     }
 

@@ -10,18 +10,22 @@
 //!   reported and never written over; the next opening's segment remembers where this one ends.
 //! - Good frames above the highest `synced_upto` may be in the memory of the host and not on the disk, even after a sync, if
 //!   an earlier one failed. They are written again, as they are, and synced, before anything relies on them.
+//! - A copy of a header that is damaged is written again from the other one, which is not touched before that is synced.
 
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
 
 use super::commit::Commit;
-use super::disk::{DiskDone, DiskError, DiskErrorKind, DiskOp, DiskResult, FileId, READ_MAX};
+use super::disk::{DiskDone, DiskError, DiskErrorKind, DiskOp, DiskResult, FileId, MAX_FILE, READ_MAX};
 use super::replay::Replay;
 use super::report::{Damage, Finding, OpenError};
 use super::scan::{Scan, ScanStep};
-use super::segment::{FRAMES_AT, FrameKind, HeaderBlock, Lsn, MAX_FRAME, Previous, SegmentHeader};
+use super::segment::{
+    FRAMES_AT, FrameKind, HEADER_COPIES, HEADER_COPY, HeaderBlock, Lsn, MAX_FRAME, Previous, SegmentHeader,
+};
 use super::writer::{FIRST_SEGMENT, Tail};
 
 /// Files are cut to a multiple of this: a block of the file system.
@@ -85,7 +89,8 @@ enum State {
     Unread,
     Segment {
         header: SegmentHeader,
-        whole: bool,
+        /// Where the copy of it lies that is damaged.
+        damaged: Option<u64>,
     },
     /// No header, and nothing known yet of what follows.
     Headless,
@@ -99,12 +104,21 @@ enum State {
 enum Phase {
     List,
     Header(usize),
+    /// The header block was not read: its copies, each by itself, and why none of them is read either.
+    HeaderCopies {
+        index: usize,
+        block: Vec<u8>,
+        failed: Option<DiskError>,
+        any: bool,
+    },
     /// Whether a file without a header holds anything, from this offset on.
     Headless(usize, u64),
     /// How far the last segment is vouched for.
     Vouch(usize, Scan),
     /// Takes up what the segments hold.
     Apply(usize, Scan),
+    /// Writes damaged copies of headers again, before it goes on so.
+    Repair(Box<Phase>),
     /// Writes the end of the last segment again: from here, to there.
     Rewrite {
         file: FileId,
@@ -115,6 +129,13 @@ enum Phase {
     Sync(FileId),
     SyncDir,
     Over,
+}
+
+impl Phase {
+    /// Whether it writes this file.
+    fn is_about(&self, other: Option<FileId>) -> bool {
+        matches!(self, Phase::Rewrite { file, .. } if Some(*file) == other)
+    }
 }
 
 /// One opening of a store, as far as its first write.
@@ -138,6 +159,8 @@ pub struct Recovery {
     unfollowed: Option<(FileId, u64, u64)>,
     /// The last frame of the last segment says that the store was closed.
     closed: bool,
+    /// Damaged copies of headers, as they should be: each written, then synced.
+    repairs: VecDeque<DiskOp>,
     replay: Option<Replay>,
     tail: Tail,
 }
@@ -159,6 +182,7 @@ impl Recovery {
             cut: None,
             unfollowed: None,
             closed: false,
+            repairs: VecDeque::new(),
             replay: Some(replay),
             tail: Tail::default(),
         }
@@ -166,11 +190,12 @@ impl Recovery {
 
     /// Bytes read so far, and bytes of all files.
     pub fn progress(&self) -> (u64, u64) {
-        let total = self.files.iter().map(|file| file.len).sum();
+        let sum = |files: &[File]| files.iter().fold(0u64, |sum, file| sum.saturating_add(file.len));
+        let total = sum(&self.files);
         let at = match &self.phase {
-            Phase::Apply(index, scan) => self.files.iter().take(*index).map(|file| file.len).sum::<u64>() + scan.at(),
-            Phase::List | Phase::Header(_) | Phase::Headless(..) | Phase::Vouch(..) => 0,
-            Phase::Rewrite { .. } | Phase::Sync(_) | Phase::SyncDir | Phase::Over => total,
+            Phase::Apply(index, scan) => sum(self.files.get(..*index).unwrap_or_default()).saturating_add(scan.at()),
+            Phase::List | Phase::Header(_) | Phase::HeaderCopies { .. } | Phase::Headless(..) | Phase::Vouch(..) => 0,
+            Phase::Repair(_) | Phase::Rewrite { .. } | Phase::Sync(_) | Phase::SyncDir | Phase::Over => total,
         };
         (at.min(total), total)
     }
@@ -223,30 +248,50 @@ impl Recovery {
         match (result, &mut self.phase) {
             (Ok(DiskDone::Listed(files)), Phase::List) => self.listed(files),
             (Ok(DiskDone::Read(bytes)), &mut Phase::Header(index)) => self.header_read(index, &bytes),
+            (Ok(DiskDone::Read(bytes)), Phase::HeaderCopies { .. }) => self.copy_read(Ok(bytes)),
             (Ok(DiskDone::Read(bytes)), &mut Phase::Headless(index, offset)) => {
                 self.headless_read(index, offset, &bytes)
             }
             (Ok(DiskDone::Read(bytes)), Phase::Vouch(_, scan) | Phase::Apply(_, scan)) => scan.feed(&bytes),
             (Ok(DiskDone::Read(read)), Phase::Rewrite { bytes, .. }) if !read.is_empty() => *bytes = Some(read.into()),
+            (Ok(DiskDone::Done), Phase::Repair(_)) => _ = self.repairs.pop_front(),
             (Ok(DiskDone::Done), Phase::Rewrite { at, bytes, .. }) => *at += bytes.take().map_or(0, |b| b.len() as u64),
             (Ok(DiskDone::Done), Phase::Sync(_)) => self.phase = Phase::SyncDir,
             (Ok(DiskDone::Done), Phase::SyncDir) => self.phase = Phase::Over,
-            // An error may pass. Bytes that it leaves unread count as damaged, and a header that it leaves unread refuses the
-            // opening: the ordinals of that segment would be used again.
-            (Err(_), Phase::Header(_) | Phase::Headless(..) | Phase::Vouch(..) | Phase::Apply(..))
-                if !self.is_second_try =>
-            {
+            // An error may pass. Bytes that it leaves unread count as damaged. Whoever writes does not open the store without a
+            // header that is there and cannot be read today.
+            (
+                Err(_),
+                Phase::Header(_)
+                | Phase::HeaderCopies { .. }
+                | Phase::Headless(..)
+                | Phase::Vouch(..)
+                | Phase::Apply(..),
+            ) if !self.is_second_try => {
                 self.is_second_try = true;
                 return;
             }
+            (Err(_), &mut Phase::Header(index)) => {
+                self.phase = Phase::HeaderCopies { index, block: Vec::new(), failed: None, any: false };
+            }
+            (Err(error), Phase::HeaderCopies { .. }) => self.copy_read(Err(error)),
+            (Err(_), &mut Phase::Headless(index, _)) if self.read_only => self.headless_read(index, 0, &[0xff]),
             (Err(_), Phase::Vouch(_, scan) | Phase::Apply(_, scan)) => scan.feed_failed(),
-            (Err(error), _) => self.refused = Some(OpenError::Disk { error, what: op.name(), file: op.file() }),
+            (Err(_), Phase::Repair(next)) if !next.is_about(op.file()) => self.give_up_repair(),
+            (Err(error), _) => self.refused = Some(OpenError::disk(error, &op)),
             (Ok(_), _) => {
                 let error = DiskError { kind: DiskErrorKind::Io, code: 0 };
-                self.refused = Some(OpenError::Disk { error, what: op.name(), file: op.file() });
+                self.refused = Some(OpenError::disk(error, &op));
             }
         }
         self.is_second_try = false;
+    }
+
+    /// A copy that cannot be written costs nothing but itself.
+    fn give_up_repair(&mut self) {
+        if matches!(self.repairs.pop_front(), Some(DiskOp::Write { .. })) {
+            self.repairs.pop_front();
+        }
     }
 
     /// Goes on as far as that takes no operation, or returns the one that it takes.
@@ -257,7 +302,19 @@ impl Recovery {
                 Some(file) => Some(DiskOp::Read { file: file.id, offset: 0, len: FRAMES_AT as u32 }),
                 None => self.headers_are_read(),
             },
+            Phase::HeaderCopies { index, block, .. } => {
+                let (file, [first, second]) = (self.files.get(*index)?.id, HEADER_COPIES);
+                let offset = if block.is_empty() { first } else { second };
+                Some(DiskOp::Read { file, offset, len: HEADER_COPY as u32 })
+            }
             &mut Phase::Headless(index, offset) => self.next_headless(index, offset),
+            Phase::Repair(next) => match self.repairs.front() {
+                Some(op) => Some(op.clone()),
+                None => {
+                    self.phase = core::mem::replace(next, Phase::Over);
+                    None
+                }
+            },
             Phase::Vouch(..) => self.vouch(),
             Phase::Apply(..) => self.apply(),
             Phase::Rewrite { file, at, end, .. } if *at >= *end => {
@@ -276,6 +333,10 @@ impl Recovery {
 
     fn listed(&mut self, mut files: Vec<(FileId, u64)>) {
         files.sort_unstable();
+        if let Some((file, _)) = files.iter().find(|(file, _)| file.0 > MAX_FILE) {
+            self.refused = Some(OpenError::Number { file: *file });
+            return;
+        }
         self.files = files.into_iter().map(|(id, len)| File { id, len, state: State::Unread }).collect();
         self.phase = Phase::Header(0);
     }
@@ -295,8 +356,8 @@ impl Recovery {
             HeaderBlock::Valid { header, .. } if header.file != id => {
                 Some(OpenError::Misplaced { file: id, says: header.file })
             }
-            HeaderBlock::Valid { header, whole } => {
-                file.state = State::Segment { header, whole };
+            HeaderBlock::Valid { header, damaged } => {
+                file.state = State::Segment { header, damaged };
                 None
             }
             // A file that was made has room for a header: this one was cut within it.
@@ -310,6 +371,41 @@ impl Recovery {
             }
         };
         self.refused = self.refused.or(refusal);
+    }
+
+    /// Takes one of the copies of a header that were not read together.
+    fn copy_read(&mut self, copy: Result<Vec<u8>, DiskError>) {
+        let Phase::HeaderCopies { index, block, failed, any } = &mut self.phase else { return };
+        let [first, second] = HEADER_COPIES;
+        let is_first = block.is_empty();
+        let at = if is_first { first } else { second };
+        block.resize(at as usize, 0);
+        match copy {
+            Ok(copy) => {
+                *any = true;
+                block.extend(copy);
+            }
+            Err(error) => {
+                *failed = Some(error);
+                block.resize((at + HEADER_COPY) as usize, 0xff);
+            }
+        }
+        // A file that ends within the first copy has no second one.
+        if is_first && block.len() as u64 == HEADER_COPY {
+            return;
+        }
+        let (index, block, failed) = (*index, core::mem::take(block), failed.filter(|_| !*any));
+        match (failed, self.files.get_mut(index)) {
+            (Some(error), Some(file)) if !self.read_only => {
+                let op = DiskOp::Read { file: file.id, offset: 0, len: FRAMES_AT as u32 };
+                self.refused = Some(OpenError::disk(error, &op));
+            }
+            (Some(_), Some(file)) => {
+                file.state = State::Lost;
+                self.phase = Phase::Header(index + 1);
+            }
+            _ => self.header_read(index, &block),
+        }
     }
 
     /// Looks into the files without a header.
@@ -388,18 +484,21 @@ impl Recovery {
     fn begin(&mut self, index: usize) -> Phase {
         let mut index = index;
         loop {
-            let Some(file) = self.files.get(index) else { return self.end() };
+            let Some(file) = self.files.get(index) else {
+                let next = self.end();
+                return if self.repairs.is_empty() { next } else { Phase::Repair(Box::new(next)) };
+            };
             let (id, len, state) = (file.id, file.len, file.state);
             let longest = if matches!(state, State::Segment { .. }) { 0 } else { self.longest() };
             let remembered = state == State::Unused && self.is_remembered(id);
             let Some(replay) = &mut self.replay else { return Phase::Over };
             replay.report.files += 1;
-            replay.report.bytes += len;
-            self.tail.total += len;
+            replay.report.bytes = replay.report.bytes.saturating_add(len);
+            self.tail.total = self.tail.total.saturating_add(len);
             self.tail.next_file = id.0 + 1;
             match state {
-                State::Segment { header, whole } => {
-                    if let Some(phase) = self.begin_segment(index, header, whole) {
+                State::Segment { header, damaged } => {
+                    if let Some(phase) = self.begin_segment(index, header, damaged) {
                         return phase;
                     }
                 }
@@ -433,18 +532,23 @@ impl Recovery {
     }
 
     /// Begins to take up a segment, unless it is not the one that its successor remembers.
-    fn begin_segment(&mut self, index: usize, header: SegmentHeader, whole: bool) -> Option<Phase> {
+    fn begin_segment(&mut self, index: usize, header: SegmentHeader, damaged: Option<u64>) -> Option<Phase> {
         let file = self.files.get(index)?;
         let (id, len) = (file.id, file.len);
         let successor = (index + 1..self.files.len()).find_map(|later| self.header_of(later));
         let remembered = successor.and_then(|successor| successor.previous).filter(|previous| previous.file == id);
         let replay = self.replay.as_mut()?;
-        if !whole {
-            replay.report.add(Finding::new(id, 0..FRAMES_AT, Damage::HeaderCopy));
+        if let Some(at) = damaged {
+            replay.report.add(Finding::new(id, at..at + HEADER_COPY, Damage::HeaderCopy));
         }
         if remembered.is_some_and(|previous| previous.nonce != header.nonce) {
             replay.report.add(Finding::new(id, 0..len, Damage::Replaced));
             return None;
+        }
+        // A file that was cut is not made longer.
+        if let Some(offset) = damaged.filter(|_| !self.read_only && len >= FRAMES_AT) {
+            let bytes = Bytes::from(header.encode_copy());
+            self.repairs.extend([DiskOp::Write { file: id, offset, bytes }, DiskOp::Sync { file: id }]);
         }
         let before = self.segments.last().map(|segment| (segment.file, segment.nonce));
         if let Some(previous) = header.previous

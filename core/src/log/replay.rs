@@ -6,10 +6,10 @@ use core::ops::Range;
 use bytes::Bytes;
 
 use super::chain::{Chains, Refusal};
-use super::clock::Hlc;
+use super::clock::{Hlc, KV_HORIZON};
 use super::commit::{Commit, Genesis, LogId, SignedHeader, Tip};
 use super::disk::FileId;
-use super::report::{Damage, Finding, MAX_FINDINGS, Report};
+use super::report::{Damage, Finding, Report};
 use super::segment::{FrameHeader, FrameKind};
 use super::view::View;
 use crate::identity::PeerId;
@@ -46,8 +46,8 @@ pub struct Replay {
     pub next_ordinal: u64,
     /// The last stamp that the owner gave.
     pub last_stamp: Hlc,
-    /// The last log that the owner began.
-    pub last_log: Option<LogId>,
+    /// The youngest log of the owner, and the stamp of its last commit.
+    last_log: Option<(LogId, Hlc)>,
     owner: PeerId,
     depth: Depth,
     /// Commits whose hashes are to be computed, and where they lie.
@@ -86,7 +86,7 @@ impl Replay {
     /// Where the owner's next log goes on: behind the last of its ops that has no hole before it. `None` where there is none,
     /// or where damage left nobody to tell: then the next log begins anew, as if it were a first one.
     pub fn predecessor(&self) -> Option<Tip> {
-        let mut log = self.last_log?;
+        let (mut log, _) = self.last_log?;
         loop {
             let state = self.chains.get(&log).filter(|state| state.genesis.peer_id == self.owner)?;
             let tip = self.holes.get(&log).copied().or_else(|| self.chains.tip(&log))?;
@@ -104,7 +104,8 @@ impl Replay {
 
     /// Passes over as many ordinals as lost bytes may have held.
     pub(super) fn pass_over(&mut self, file: FileId, range: Range<u64>) {
-        self.pass_to(file, range.start, self.next_ordinal + (range.end - range.start) / SHORTEST_OP);
+        let held = (range.end - range.start) / SHORTEST_OP;
+        self.pass_to(file, range.start, self.next_ordinal.saturating_add(held));
     }
 
     /// Bytes that should be frames are none.
@@ -224,12 +225,32 @@ impl Replay {
         match self.chains.get(&header.log).map(|state| state.genesis.peer_id) {
             Some(author) if author == self.owner => {
                 self.last_stamp = self.last_stamp.max(header.hlc);
-                self.last_log = Some(header.log);
+                if self.is_youngest(header.log, header.hlc) {
+                    self.last_log = Some((header.log, header.hlc));
+                }
             }
             Some(author) => *self.foreign_bytes.entry(author).or_default() += commit.bytes().len() as u64,
             None => {}
         }
         let _stopped = self.view.apply(commit);
+    }
+
+    /// Whether a log of the owner's, with a commit of this stamp, is younger than the one that was the youngest so far: an
+    /// older one may be imported at any time.
+    fn is_youngest(&self, log: LogId, stamp: Hlc) -> bool {
+        let Some((last, last_stamp)) = self.last_log else { return true };
+        if log == last || self.follows(log, last) {
+            return true;
+        }
+        // A clock that was wrong does not tell which is the younger one.
+        let told = |stamp: Hlc| if stamp < KV_HORIZON { stamp } else { Hlc::default() };
+        !self.follows(last, log) && told(stamp) >= told(last_stamp)
+    }
+
+    /// Whether a log follows another one, however many are between them.
+    fn follows(&self, log: LogId, before: LogId) -> bool {
+        let predecessor = |log: &LogId| self.chains.get(log)?.genesis.predecessor.map(|tip| tip.log);
+        core::iter::successors(predecessor(&log), predecessor).any(|log| log == before)
     }
 
     fn resume(&mut self, file: FileId, range: &Range<u64>, commit: &Commit) {
@@ -257,21 +278,77 @@ impl Replay {
         }
         let missing = self.next_ordinal..ordinal;
         self.next_ordinal = ordinal;
-        self.loss(file, at).ordinals = Some(missing);
+        // What a finding names as missing ends where this begins, or it is another one's.
+        let adjoins = |finding: &Finding| finding.ordinals.as_ref().is_none_or(|named| named.end == missing.start);
+        if let Some(finding) = self.loss(file, at, adjoins) {
+            let from = finding.ordinals.as_ref().map_or(missing.start, |named| named.start);
+            finding.ordinals = Some(from..ordinal);
+        }
     }
 
     fn lose(&mut self, file: FileId, range: &Range<u64>, log: LogId, positions: Range<u64>) {
-        self.loss(file, range.start).lose(log, positions);
+        if let Some(finding) = self.loss(file, range.start, |_| true) {
+            finding.lose(log, positions);
+        }
     }
 
-    /// The finding that what is missing belongs to: the last one, or a new one where there is none yet.
-    fn loss(&mut self, file: FileId, at: u64) -> &mut Finding {
-        let findings = &mut self.report.findings;
-        let of_loss = findings.last().is_some_and(|finding| finding.damage.is_loss());
-        if !of_loss && findings.len() < MAX_FINDINGS || findings.is_empty() {
+    /// The finding that what is missing belongs to: the last one if it `fits`, or a new one; none where there is no room for
+    /// that, and then it is counted.
+    fn loss(&mut self, file: FileId, at: u64, fits: impl Fn(&Finding) -> bool) -> Option<&mut Finding> {
+        let is_of_it = |finding: &Finding| finding.damage.is_loss() && fits(finding);
+        let report = &mut self.report;
+        if !report.findings.last().is_some_and(is_of_it) {
             let what = "something is missing before this place";
-            findings.push(Finding::new(file, at..at, Damage::Inconsistent(what)));
+            let before = report.unlisted;
+            report.add(Finding::new(file, at..at, Damage::Inconsistent(what)));
+            if report.unlisted > before {
+                return None;
+            }
         }
-        findings.last_mut().expect("there is one, or one was pushed")
+        report.findings.last_mut()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::collections::BTreeSet;
+
+    use super::*;
+    use crate::config::NetworkId;
+    use crate::identity::Identity;
+
+    fn replay() -> Replay {
+        let owner = Identity::from_seed([7; 32]).peer_id();
+        let chains = Chains::new(NetworkId::new("example").unwrap(), BTreeSet::new());
+        Replay::new(owner, chains, View::new(0), Depth::Checksums)
+    }
+
+    #[test]
+    fn a_finding_names_all_ordinals_that_are_missing_by_it() {
+        let mut replay = replay();
+        let file = FileId(1);
+        replay.damaged(file, 64..128);
+        replay.pass_to(file, 128, 5);
+        replay.pass_to(file, 192, 9);
+        assert_eq!(replay.report.findings.len(), 1);
+        assert_eq!(replay.report.findings[0].ordinals, Some(0..9));
+        // Ops that are there lie between these and the next ones.
+        replay.next_ordinal = 12;
+        replay.pass_to(FileId(2), 64, 20);
+        let ordinals: alloc::vec::Vec<_> = replay.report.findings.iter().map(|f| f.ordinals.clone()).collect();
+        assert_eq!(ordinals, [Some(0..9), Some(12..20)]);
+        assert_eq!(replay.report.findings[1].file, FileId(2));
+    }
+
+    #[test]
+    fn what_finds_no_room_in_the_list_is_counted() {
+        let mut replay = replay();
+        for number in 0..300u64 {
+            replay.next_ordinal = number * 10;
+            replay.pass_to(FileId(number), 0, number * 10 + 5);
+        }
+        let report = &replay.report;
+        assert_eq!((report.findings.len() as u64, report.unlisted), (256, 44));
+        assert_eq!(report.findings[255].ordinals, Some(2550..2555));
     }
 }

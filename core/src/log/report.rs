@@ -5,7 +5,7 @@ use core::fmt;
 use core::ops::Range;
 
 use super::commit::LogId;
-use super::disk::{DiskError, FileId};
+use super::disk::{DiskError, DiskOp, FileId};
 
 /// The most findings that a report lists; further ones are counted.
 pub const MAX_FINDINGS: usize = 256;
@@ -132,7 +132,7 @@ impl fmt::Display for Damage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     /// The disk failed.
-    #[error("cannot {what}{}: {error}", OfFile(*file))]
+    #[error("cannot {what}{}: {error}", Place(*file, *range))]
     Disk {
         /// The failure.
         error: DiskError,
@@ -140,6 +140,14 @@ pub enum OpenError {
         what: &'static str,
         /// At which file.
         file: Option<FileId>,
+        /// At which bytes of it: the first of them, and the first behind them.
+        range: Option<(u64, u64)>,
+    },
+    /// A file has a number to which no store comes.
+    #[error("{file} was not written by vine: no log has so many files; take it away")]
+    Number {
+        /// The file.
+        file: FileId,
     },
     /// The store belongs to another identity.
     #[error("{file} was written by another identity; the log of one machine cannot be used by another one")]
@@ -173,10 +181,18 @@ pub enum OpenError {
     },
 }
 
-struct OfFile(Option<FileId>);
+impl OpenError {
+    pub(super) fn disk(error: DiskError, op: &DiskOp) -> OpenError {
+        OpenError::Disk { error, what: op.name(), file: op.file(), range: op.range() }
+    }
+}
 
-impl fmt::Display for OfFile {
+/// A file and bytes of it, behind a verb.
+struct Place(Option<FileId>, Option<(u64, u64)>);
+
+impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.map_or(Ok(()), |file| write!(f, " {file}"))
+        self.0.map_or(Ok(()), |file| write!(f, " {file}"))?;
+        self.1.map_or(Ok(()), |(from, to)| write!(f, ", bytes {from} to {to}"))
     }
 }

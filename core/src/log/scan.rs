@@ -7,7 +7,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::disk::READ_MAX;
-use super::segment::{ALIGN, FRAME_HEADER, FRAMES_AT, FrameAt, FrameHeader, decode_frame};
+use super::segment::{ALIGN, FRAME_HEADER, FRAMES_AT, FrameAt, FrameHeader, MAX_FRAME, decode_frame};
 
 /// What is asked for again, piece by piece, where a large read failed: the block of a disk.
 const SMALL_READ: u32 = 4096;
@@ -110,7 +110,7 @@ impl Scan {
             }
             let start = (self.at - self.buffer_at) as usize;
             let present = self.buffer.get(start..).unwrap_or_default();
-            let room = (self.file_end - self.at) as usize;
+            let room = (self.file_end - self.at).min(2 * MAX_FRAME) as usize;
             match decode_frame(present, &self.nonce, self.at) {
                 FrameAt::Need(needed) if present.len() < needed.min(room) => return self.read(),
                 FrameAt::Need(_) | FrameAt::None => self.pass_slot(start),

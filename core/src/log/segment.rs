@@ -1,9 +1,10 @@
 //! Segment files, byte by byte: the header block and the frames that follow it.
 //!
 //! ```text
-//!   0       header, 512 bytes     the same header twice, so that no single damage loses the segment
-//!   512     header, again
-//!   1024    frame | frame | ...   each at a multiple of 64 bytes; zeros behind the last one
+//!   0       header, 512 bytes
+//!   512     zeros
+//!   4096    header, again         in another sector of every disk, so that the loss of one does not lose the segment
+//!   4608    frame | frame | ...   each at a multiple of 64 bytes; zeros behind the last one
 //! ```
 //!
 //! A frame is `crc u32 | magic u16 | kind u8 | flags u8 | body_len u32 | count u32 | first_ordinal u64 | synced_upto u64`, all
@@ -25,8 +26,15 @@ pub type Lsn = u64;
 
 /// The longest segment, whatever the configuration says.
 pub const MAX_SEGMENT: u64 = 4 << 30;
-/// Where the first frame of a segment lies.
-pub const FRAMES_AT: u64 = 1024;
+/// The most that a place or an ordinal can be: 146 years of a gigabyte a second. Greater ones are forged, and sums of smaller
+/// ones do not overflow.
+pub const MAX_PLACE: u64 = 1 << 62;
+/// Length of a copy of the header.
+pub const HEADER_COPY: u64 = 512;
+/// Where the copies of the header lie.
+pub const HEADER_COPIES: [u64; 2] = [0, 4096];
+/// Where the first frame of a segment lies: behind the header block.
+pub const FRAMES_AT: u64 = HEADER_COPIES[1] + HEADER_COPY;
 /// Frames begin at multiples of this.
 pub const ALIGN: u64 = 64;
 /// Length of a frame's header.
@@ -36,7 +44,6 @@ pub const MAX_BODY: usize = 1024 * 1024 + 256;
 /// The longest frame, with its header and padding.
 pub const MAX_FRAME: u64 = frame_len(MAX_BODY);
 
-const HEADER_COPY: usize = 512;
 const MAGIC: [u8; 8] = *b"vineseg1";
 const VERSION: u32 = 1;
 const FRAME_MAGIC: u16 = 0x6676;
@@ -85,12 +92,12 @@ pub struct SegmentHeader {
 /// What a header block turned out to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HeaderBlock {
-    /// A header. `whole` is false where one of the two copies is damaged.
+    /// A header.
     Valid {
         /// What it says.
         header: SegmentHeader,
-        /// Whether both copies are good.
-        whole: bool,
+        /// Where the copy lies that is damaged, if one is.
+        damaged: Option<u64>,
     },
     /// Zeros: the segment was prepared and never used.
     Empty,
@@ -103,7 +110,18 @@ pub enum HeaderBlock {
 impl SegmentHeader {
     /// The header block: [`FRAMES_AT`] bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut copy = Vec::with_capacity(HEADER_COPY);
+        let copy = self.encode_copy();
+        let mut block = Vec::with_capacity(FRAMES_AT as usize);
+        for at in HEADER_COPIES {
+            block.resize(at as usize, 0);
+            block.extend(&copy);
+        }
+        block
+    }
+
+    /// One copy of the header: [`HEADER_COPY`] bytes.
+    pub fn encode_copy(&self) -> Vec<u8> {
+        let mut copy = Vec::with_capacity(HEADER_COPY as usize);
         copy.extend(MAGIC);
         copy.extend([0; 4]);
         copy.extend(VERSION.to_le_bytes());
@@ -118,10 +136,9 @@ impl SegmentHeader {
         copy.extend(previous.file.0.to_le_bytes());
         copy.extend(previous.nonce);
         copy.extend(previous.end.to_le_bytes());
-        copy.resize(HEADER_COPY, 0);
+        copy.resize(HEADER_COPY as usize, 0);
         let crc = CRC32C.checksum(&copy[12..]);
         copy[8..12].copy_from_slice(&crc.to_le_bytes());
-        copy.extend_from_within(..);
         copy
     }
 
@@ -130,15 +147,16 @@ impl SegmentHeader {
         if block.iter().all(|byte| *byte == 0) {
             return HeaderBlock::Empty;
         }
-        let mut copies = block.chunks(HEADER_COPY).take(2).map(Self::decode_copy);
-        let (first, second) = (copies.next().unwrap_or(CopyState::Bad), copies.next().unwrap_or(CopyState::Bad));
+        let [first, second] = HEADER_COPIES.map(|at| {
+            let copy = block.get(at as usize..).unwrap_or_default();
+            Self::decode_copy(copy.get(..HEADER_COPY as usize).unwrap_or(copy))
+        });
         match (first, second) {
-            (CopyState::Valid(header), CopyState::Valid(other)) => {
-                HeaderBlock::Valid { header, whole: header == other }
+            (CopyState::Valid(header), CopyState::Valid(other)) if header == other => {
+                HeaderBlock::Valid { header, damaged: None }
             }
-            (CopyState::Valid(header), _) | (_, CopyState::Valid(header)) => {
-                HeaderBlock::Valid { header, whole: false }
-            }
+            (CopyState::Valid(header), _) => HeaderBlock::Valid { header, damaged: Some(HEADER_COPIES[1]) },
+            (_, CopyState::Valid(header)) => HeaderBlock::Valid { header, damaged: Some(HEADER_COPIES[0]) },
             (CopyState::Version(version), _) | (_, CopyState::Version(version)) => HeaderBlock::Version(version),
             (CopyState::Bad, CopyState::Bad) => HeaderBlock::Bad,
         }
@@ -148,7 +166,7 @@ impl SegmentHeader {
         let Some(rest) = copy.strip_prefix(&MAGIC) else { return CopyState::Bad };
         let mut fields = Fields(rest);
         let Some(crc) = fields.u32() else { return CopyState::Bad };
-        if copy.len() != HEADER_COPY || crc != CRC32C.checksum(fields.0) {
+        if copy.len() as u64 != HEADER_COPY || crc != CRC32C.checksum(fields.0) {
             return CopyState::Bad;
         }
         match Self::decode_fields(&mut fields) {
@@ -167,6 +185,10 @@ impl SegmentHeader {
         let (nonce, owner, network) = (fields.array()?, fields.array()?, fields.array()?);
         let previous = Previous { file: FileId(fields.u64()?), nonce: fields.array()?, end: fields.u64()? };
         let previous = (previous.file != FileId(NO_FILE)).then_some(previous);
+        let longest = size.max(previous.map_or(0, |previous| previous.end));
+        if longest > MAX_SEGMENT || base > MAX_PLACE || first_ordinal > MAX_PLACE {
+            return None;
+        }
         Some(Ok(SegmentHeader { file, size, base, first_ordinal, nonce, owner, network, previous }))
     }
 }
@@ -286,6 +308,9 @@ fn decode_frame_header(bytes: &[u8]) -> Option<(u32, usize, FrameHeader)> {
         return None;
     }
     let (count, first_ordinal, synced_upto) = (fields.u32()?, fields.u64()?, fields.u64()?);
+    if first_ordinal > MAX_PLACE || synced_upto > MAX_PLACE {
+        return None;
+    }
     Some((crc, body_len, FrameHeader { kind: FrameKind::from_code(kind)?, count, first_ordinal, synced_upto }))
 }
 
@@ -340,16 +365,46 @@ mod tests {
         for header in [header(), SegmentHeader { previous: None, ..header() }] {
             let block = header.encode();
             assert_eq!(block.len() as u64, FRAMES_AT);
-            assert_eq!(SegmentHeader::decode(&block), HeaderBlock::Valid { header, whole: true });
-            for bit in 0..block.len() * 8 {
-                let mut flipped = block.clone();
-                flipped[bit / 8] ^= 1 << (bit % 8);
-                assert_eq!(SegmentHeader::decode(&flipped), HeaderBlock::Valid { header, whole: false }, "bit {bit}");
+            assert_eq!(SegmentHeader::decode(&block), HeaderBlock::Valid { header, damaged: None });
+            for byte in 0..block.len() {
+                let copy = HEADER_COPIES.into_iter().find(|at| (*at..at + HEADER_COPY).contains(&(byte as u64)));
+                for bit in 0..8 {
+                    let mut flipped = block.clone();
+                    flipped[byte] ^= 1 << bit;
+                    let decoded = SegmentHeader::decode(&flipped);
+                    assert_eq!(decoded, HeaderBlock::Valid { header, damaged: copy }, "bit {bit} of byte {byte}");
+                }
+            }
+            // A block of a disk is lost.
+            for (at, len) in [(0, 4096), (4096, 512)] {
+                let mut lost = block.clone();
+                lost[at..at + len].fill(0);
+                let damaged = Some(at as u64);
+                assert_eq!(SegmentHeader::decode(&lost), HeaderBlock::Valid { header, damaged });
             }
             let mut both = block.clone();
-            both[20] ^= 1;
-            both[HEADER_COPY + 20] ^= 1;
+            HEADER_COPIES.into_iter().for_each(|at| both[at as usize + 20] ^= 1);
             assert_eq!(SegmentHeader::decode(&both), HeaderBlock::Bad);
+        }
+    }
+
+    #[test]
+    fn numbers_that_no_store_comes_to_are_none() {
+        let previous = Previous { file: FileId(6), nonce: [2; 16], end: MAX_SEGMENT + 1 };
+        let headers = [
+            SegmentHeader { base: MAX_PLACE + 1, ..header() },
+            SegmentHeader { first_ordinal: u64::MAX, ..header() },
+            SegmentHeader { size: u64::MAX, ..header() },
+            SegmentHeader { previous: Some(previous), ..header() },
+        ];
+        for header in headers {
+            assert_eq!(SegmentHeader::decode(&header.encode()), HeaderBlock::Bad);
+        }
+        for (first_ordinal, synced_upto) in [(MAX_PLACE + 1, 0), (u64::MAX, 0), (0, u64::MAX)] {
+            let frame = FrameHeader { kind: FrameKind::Marker, count: 0, first_ordinal, synced_upto };
+            let mut bytes = Vec::new();
+            encode_frame(&mut bytes, &[7; 16], FRAMES_AT, &frame, &[]);
+            assert_eq!(decode_frame(&bytes, &[7; 16], FRAMES_AT), FrameAt::None);
         }
     }
 
@@ -360,8 +415,11 @@ mod tests {
             let decoded = SegmentHeader::decode(&block[..len]);
             match len {
                 0 => assert_eq!(decoded, HeaderBlock::Empty),
-                1..HEADER_COPY => assert_eq!(decoded, HeaderBlock::Bad, "{len}"),
-                _ => assert_eq!(decoded, HeaderBlock::Valid { header: header(), whole: false }, "{len}"),
+                1..512 => assert_eq!(decoded, HeaderBlock::Bad, "{len}"),
+                _ => {
+                    let damaged = Some(HEADER_COPIES[1]);
+                    assert_eq!(decoded, HeaderBlock::Valid { header: header(), damaged }, "{len}");
+                }
             }
         }
     }

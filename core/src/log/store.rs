@@ -39,6 +39,10 @@ pub const MAX_QUEUED: usize = 65_536;
 pub const MAX_READS: usize = 256;
 /// Records of one import.
 pub const MAX_IMPORT: usize = 256;
+/// Bytes of the records of one import, and of all imports that wait for the disk.
+pub const MAX_IMPORT_BYTES: usize = 16 * 1024 * 1024;
+/// Imports that may wait for the disk.
+pub const MAX_IMPORTS: usize = 16;
 
 /// What a store is opened with.
 #[derive(Clone, Debug)]
@@ -155,6 +159,16 @@ pub enum AppendError {
     TooLarge {
         /// The ops.
         ops: usize,
+        /// Their bytes.
+        bytes: usize,
+    },
+    /// The records of one import are too many.
+    #[error(
+        "{records} records of {bytes} bytes; one import may have {MAX_IMPORT} records and {MAX_IMPORT_BYTES} bytes"
+    )]
+    ImportTooLarge {
+        /// The records.
+        records: usize,
         /// Their bytes.
         bytes: usize,
     },
@@ -366,12 +380,12 @@ impl Store {
         self.write(now, |committer, unix, view| committer.write_key(unix, view, ticket, key, None))
     }
 
-    /// Takes records of other logs: all of them, or none. At most [`MAX_IMPORT`]; commits come after their log's genesis and
-    /// in its order. They are verified here: hashes, chains, and signatures.
+    /// Takes records of other logs: all of them, or none. At most [`MAX_IMPORT`] of [`MAX_IMPORT_BYTES`]; commits come after
+    /// their log's genesis and in its order. They are verified here: hashes, chains, and the signature of each of them.
     ///
     /// # Errors
-    /// [`AppendError::Busy`], [`AppendError::TooLarge`], [`AppendError::NotOpen`], [`AppendError::Stopped`]. That a record is
-    /// refused is told by [`StoreEvent::ImportRefused`].
+    /// [`AppendError::Busy`] if [`MAX_IMPORTS`] wait, or [`MAX_IMPORT_BYTES`] of them would; [`AppendError::ImportTooLarge`],
+    /// [`AppendError::NotOpen`], [`AppendError::Stopped`]. That a record is refused is told by [`StoreEvent::ImportRefused`].
     pub fn import(&mut self, now: Instant, ticket: Ticket, records: Vec<Record>) -> Result<(), AppendError> {
         self.write(now, |committer, _, _| committer.import(ticket, records))
     }
@@ -411,6 +425,19 @@ impl Store {
     /// All logs; `None` until the store is open.
     pub fn chains(&self) -> Option<&Chains> {
         Some(&self.replay()?.chains)
+    }
+
+    /// The segments that hold something, in order; none until the store is open.
+    pub fn segments(&self) -> &[SegmentInfo] {
+        match &self.state {
+            State::Open(open) => &open.segments,
+            _ => &[],
+        }
+    }
+
+    /// The segment that this opening writes, as far as it is durable: what lies behind its end may change at any time.
+    pub fn open_segment(&self) -> Option<SegmentInfo> {
+        self.committer()?.open_segment()
     }
 
     /// What the recovery found; `None` until the store is open.

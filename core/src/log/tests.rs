@@ -1,16 +1,21 @@
 //! The store on a disk in memory that does as it is told.
 
 use alloc::collections::BTreeMap;
+use alloc::string::ToString;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use bytes::Bytes;
 
-use super::commit::{Commit, Draft, Genesis, Record, Tip};
-use super::disk::{DiskDone, DiskError, DiskErrorKind, DiskOp, DiskResult, FileId};
+use super::commit::{Commit, Draft, Genesis, HEADER_LEN, Record, Tip};
+use super::disk::{DiskDone, DiskError, DiskErrorKind, DiskOp, DiskResult, FileId, MAX_FILE};
 use super::reader::{Cursor, Delivered};
 use super::replay::Depth;
 use super::report::{Damage, Finding, OpenError};
+use super::segment::{
+    FRAMES_AT, FrameHeader, FrameKind, HEADER_COPIES, HEADER_COPY, HeaderBlock, MAX_PLACE, SegmentHeader, encode_frame,
+};
 use super::store::{AppendError, Effect, Store, StoreConfig, StoreEvent, Ticket};
 use super::view::ReserveError;
 use super::writer::{NoRoom, QUIET};
@@ -27,11 +32,25 @@ struct Disk {
     /// The next sync fails.
     fail_sync: bool,
     syncs: u32,
+    /// Bytes that cannot be read.
+    broken: Option<(FileId, Range<u64>)>,
+    /// All that was written and synced.
+    done: Vec<DiskOp>,
 }
 
 impl Disk {
     fn run(&mut self, op: DiskOp) -> DiskResult {
         let missing = DiskError { kind: DiskErrorKind::NotFound, code: 2 };
+        if let (Some((file, broken)), DiskOp::Read { file: of, offset, len }) = (&self.broken, &op)
+            && file == of
+            && *offset < broken.end
+            && offset + u64::from(*len) > broken.start
+        {
+            return Err(DiskError { kind: DiskErrorKind::Io, code: 5 });
+        }
+        if matches!(op, DiskOp::Write { .. } | DiskOp::Sync { .. }) {
+            self.done.push(op.clone());
+        }
         match op {
             DiskOp::List => {
                 return Ok(DiskDone::Listed(self.files.iter().map(|(id, bytes)| (*id, bytes.len() as u64)).collect()));
@@ -75,7 +94,7 @@ fn config() -> StoreConfig {
         network_id: NetworkId::new("example").unwrap(),
         owner: identity().peer_id(),
         members: vec![],
-        segment_bytes: 8192,
+        segment_bytes: 12_288,
         max_bytes: 1 << 30,
         author_bytes: 1 << 30,
         view_bytes: 1 << 20,
@@ -233,7 +252,9 @@ fn reading_goes_on_behind_what_is_damaged() {
 
 #[test]
 fn a_quiet_store_vouches_for_its_last_write() {
-    let mut machine = Machine::opened(Disk::default(), 1);
+    // So long that the next segment is not made ready yet.
+    let mut machine = Machine::open_with(Disk::default(), 1, StoreConfig { segment_bytes: 65_536, ..config() });
+    assert!(matches!(machine.run()[..], [StoreEvent::Opened]));
     machine.append("first").unwrap();
     let due = machine.store.poll_timeout().unwrap();
     assert_eq!(due, machine.now + QUIET);
@@ -244,7 +265,7 @@ fn a_quiet_store_vouches_for_its_last_write() {
     // Now the loss of that write is corruption, and nothing else.
     let mut disk = machine.disk;
     let file = disk.files.values_mut().next().unwrap();
-    file[1400] ^= 1;
+    file[FRAMES_AT as usize + 376] ^= 1;
     let machine = Machine::opened(disk, 2);
     let findings = &machine.store.report().unwrap().findings;
     let [finding] = &findings[..] else { panic!("{findings:?}") };
@@ -319,7 +340,7 @@ fn a_store_that_stopped_can_be_closed() {
 
 #[test]
 fn a_full_disk_refuses_and_recovers() {
-    let mut machine = Machine::opened(Disk { space: Some(20_000), ..Disk::default() }, 1);
+    let mut machine = Machine::opened(Disk { space: Some(30_000), ..Disk::default() }, 1);
     let text = "x".repeat(1000);
     let mut taken = 0;
     let refused = loop {
@@ -457,16 +478,14 @@ fn limited(disk: Disk, seed: u8, max_bytes: u64) -> Machine {
 
 #[test]
 fn a_store_at_its_limit_uses_what_a_crash_left_unused() {
-    for max_bytes in [8192, 12_288, 16_384, 20_480] {
+    for max_bytes in [16_384, 20_480, 24_576, 32_768, 40_960] {
         let mut disk = Disk::default();
-        for life in 0..6 {
+        // The blocks of a header, a genesis and an op are two of 4,096 bytes.
+        for life in 0..(max_bytes / 8192) as u8 {
             let mut machine = limited(disk, life, max_bytes);
             // A quarter of a segment, so that the next one is made; and no close.
             machine.append(&"x".repeat(2000)).unwrap_or_else(|error| panic!("{max_bytes}, life {life}: {error}"));
             disk = machine.disk;
-            if disk.files.values().map(Vec::len).sum::<usize>() as u64 > max_bytes - 4096 {
-                break;
-            }
         }
     }
 }
@@ -558,4 +577,204 @@ fn what_was_restored_comes_before_what_is_written_next() {
     machine.append("new").unwrap();
     let predecessors = machine.store.chains().unwrap().iter().filter_map(|(_, state)| state.genesis.predecessor);
     assert_eq!(predecessors.collect::<Vec<_>>(), [tip]);
+}
+
+/// A disk with several segments, and its ops.
+fn several_segments() -> (Disk, Vec<Vec<u8>>) {
+    let mut machine = Machine::opened(Disk::default(), 1);
+    let mut n = 0;
+    while machine.disk.files.len() < 4 {
+        machine.append(&alloc::format!("{n} {}", "x".repeat(2000))).unwrap();
+        n += 1;
+    }
+    let texts = machine.texts();
+    (machine.close(), texts)
+}
+
+#[test]
+fn a_damaged_copy_of_a_header_is_repaired_from_the_other_one() {
+    let (disk, texts) = several_segments();
+    let files: Vec<FileId> = disk.files.keys().copied().collect();
+    for (file, copy, is_unreadable) in files
+        .into_iter()
+        .flat_map(|file| HEADER_COPIES.into_iter().flat_map(move |copy| [(file, copy, false), (file, copy, true)]))
+    {
+        let mut disk = disk.clone();
+        let range = copy..copy + HEADER_COPY;
+        disk.broken = is_unreadable.then(|| (file, range.clone()));
+        disk.done.clear();
+        disk.files.get_mut(&file).unwrap()[range.start as usize..range.end as usize].fill(0);
+        let mut machine = Machine::opened(disk, 2);
+        let findings = &machine.store.report().unwrap().findings;
+        let [finding] = &findings[..] else { panic!("{findings:?}") };
+        assert_eq!((finding.file, &finding.range, &finding.damage), (file, &range, &Damage::HeaderCopy));
+        assert_eq!(machine.texts(), texts);
+        // The other copy is not touched before this one is synced.
+        let of_file = machine.disk.done.iter().filter(|op| op.file() == Some(file));
+        let [DiskOp::Write { offset, bytes, .. }, DiskOp::Sync { .. }, ..] = &of_file.collect::<Vec<_>>()[..] else {
+            panic!("{:?}", machine.disk.done)
+        };
+        assert_eq!((*offset, bytes.len() as u64), (copy, HEADER_COPY));
+        machine.disk.broken = None;
+        let machine = Machine::opened(machine.disk, 3);
+        assert_eq!(machine.store.report().unwrap().findings, []);
+    }
+}
+
+#[test]
+fn a_store_that_is_only_read_repairs_nothing() {
+    let (mut disk, texts) = several_segments();
+    disk.files.values_mut().for_each(|file| file[..HEADER_COPY as usize].fill(0));
+    let before = disk.files.clone();
+    let mut machine = Machine::open_with(disk, 2, StoreConfig { read_only: true, ..config() });
+    assert!(matches!(machine.run()[..], [StoreEvent::Opened]));
+    assert_eq!(machine.texts(), texts);
+    assert!(machine.disk.files == before);
+}
+
+#[test]
+fn a_header_that_cannot_be_read_does_not_close_the_store_for_readers() {
+    let (mut disk, texts) = several_segments();
+    let file = *disk.files.keys().nth(1).unwrap();
+    disk.broken = Some((file, 0..FRAMES_AT));
+    let mut machine = Machine::open_with(disk.clone(), 2, StoreConfig { read_only: true, ..config() });
+    assert!(matches!(machine.run()[..], [StoreEvent::Opened]));
+    let report = machine.store.report().unwrap();
+    let finding = report.findings.iter().find(|finding| finding.file == file).unwrap();
+    assert_eq!((&finding.damage, finding.range.start), (&Damage::Header, 0));
+    let lost = finding.ordinals.clone().unwrap();
+    assert!(lost.start > 0 && lost.end > lost.start && lost.end < texts.len() as u64, "{lost:?}");
+    assert!(!finding.positions.is_empty());
+    assert_eq!(machine.store.next_ordinal(), texts.len() as u64);
+    // Who writes is told where, and nothing is written.
+    disk.done.clear();
+    let mut machine = Machine::open(disk, 2);
+    let events = machine.run();
+    let [StoreEvent::Refused(error)] = &events[..] else { panic!("{events:?}") };
+    let text = alloc::format!("cannot read {file}, bytes 0 to {FRAMES_AT}: input/output error (error 5)");
+    assert_eq!(error.to_string(), text);
+    assert_eq!(machine.disk.done, []);
+}
+
+#[test]
+fn a_stray_file_with_a_number_at_the_end_of_all_numbers_is_refused_by_name() {
+    let (disk, _) = several_segments();
+    for number in [u64::MAX, u64::MAX - 1, MAX_FILE + 1] {
+        let mut disk = disk.clone();
+        disk.files.insert(FileId(number), Vec::new());
+        let events = Machine::open(disk, 2).run();
+        let [StoreEvent::Refused(OpenError::Number { file })] = &events[..] else { panic!("{events:?}") };
+        assert_eq!(*file, FileId(number));
+    }
+    // The last number that may be: nothing follows it, and what is there can be read.
+    let mut disk = disk;
+    disk.files.insert(FileId(MAX_FILE), vec![0; 8192]);
+    let mut machine = Machine::opened(disk, 2);
+    assert_eq!(machine.append("more"), Err(AppendError::NoRoom(NoRoom::Numbers)));
+}
+
+#[test]
+fn forged_ordinals_end_the_log_and_never_wrap() {
+    let mut machine = Machine::opened(Disk::default(), 1);
+    machine.append("first").unwrap();
+    let mut disk = machine.disk;
+    let file = disk.files.values_mut().next().unwrap();
+    let HeaderBlock::Valid { header, .. } = SegmentHeader::decode(&file[..FRAMES_AT as usize]) else { panic!() };
+    let end = file.iter().rposition(|byte| *byte != 0).unwrap().next_multiple_of(64);
+    let frame = FrameHeader { kind: FrameKind::Marker, count: 0, first_ordinal: MAX_PLACE, synced_upto: MAX_PLACE };
+    let mut bytes = Vec::new();
+    encode_frame(&mut bytes, &header.nonce, end as u64, &frame, &[]);
+    file[end..end + bytes.len()].copy_from_slice(&bytes);
+    let mut machine = Machine::opened(disk, 2);
+    assert_eq!(machine.store.next_ordinal(), MAX_PLACE);
+    assert_eq!(machine.append("second"), Err(AppendError::NoRoom(NoRoom::Numbers)));
+}
+
+#[test]
+fn an_older_log_that_is_restored_does_not_come_before_what_is_written_next() {
+    let (genesis, commit) = foreign(&identity(), None);
+    let mut machine = Machine::opened(Disk::default(), 1);
+    machine.append("younger").unwrap();
+    let log = machine.read(0)[0].log;
+    machine.store.import(machine.now, Ticket(1), vec![Record::Genesis(genesis), Record::Commit(commit)]).unwrap();
+    machine.run();
+    let tip = machine.store.chains().unwrap().tip(&log).unwrap();
+    let mut machine = Machine::opened(machine.disk, 2);
+    machine.append("next").unwrap();
+    let predecessors = machine.store.chains().unwrap().iter().filter_map(|(_, state)| state.genesis.predecessor);
+    assert_eq!(predecessors.collect::<Vec<_>>(), [tip]);
+}
+
+#[test]
+fn imports_are_bounded_by_their_bytes_too() {
+    let other = Identity::from_seed([8; 32]);
+    let (genesis, _) = foreign(&other, None);
+    let log = genesis.log_id();
+    let ops = |op: u8| Ops::new(&vec![Op::Plain(vec![op; 250_000].into()); 4]).unwrap().unwrap();
+    let mut tip = Tip { log, next: 0, head: log.into() };
+    let mut commits = Vec::new();
+    for n in 0..17 {
+        let commit = Draft::new(tip.log, tip.next, tip.head, Hlc(1), ops(n)).sign(&other);
+        tip = commit.tip();
+        commits.push(Record::Commit(commit));
+    }
+    let config = StoreConfig { members: vec![other.peer_id()], ..config() };
+    let mut machine = Machine::open_with(Disk::default(), 1, config);
+    machine.run();
+    let error = machine.store.import(machine.now, Ticket(1), commits.clone()).unwrap_err();
+    assert!(matches!(error, AppendError::ImportTooLarge { records: 17, bytes } if bytes > 17_000_000), "{error}");
+    let many = vec![Record::Genesis(genesis.clone()); 257];
+    let error = machine.store.import(machine.now, Ticket(1), many).unwrap_err();
+    assert!(matches!(error, AppendError::ImportTooLarge { records: 257, .. }), "{error}");
+    let mut records = [Record::Genesis(genesis)].into_iter().chain(commits);
+    for (ticket, count) in [(1, 9), (2, 8)] {
+        machine.store.import(machine.now, Ticket(ticket), records.by_ref().take(count).collect()).unwrap();
+    }
+    let rest: Vec<Record> = records.collect();
+    let busy = machine.store.import(machine.now, Ticket(3), [&rest[..], &rest[..]].concat());
+    assert_eq!(busy, Err(AppendError::Busy));
+    assert_eq!(machine.run().len(), 2, "both are there");
+    machine.store.import(machine.now, Ticket(3), rest).unwrap();
+    assert!(matches!(machine.run()[..], [StoreEvent::Imported { new: 1, .. }]));
+}
+
+#[test]
+fn a_run_is_taken_as_its_commits_are_one_by_one() {
+    let other = Identity::from_seed([8; 32]);
+    let (genesis, first) = foreign(&other, None);
+    let log = genesis.log_id();
+    let ops = || Ops::new(&[Op::Plain(Bytes::from_static(b"op"))]).unwrap().unwrap();
+    let second = Draft::new(log, 1, first.hash(), Hlc(2), ops()).sign(&other);
+    // A signature that is none, and what its author signed behind it.
+    let mut bytes = second.bytes().to_vec();
+    bytes[HEADER_LEN] ^= 1;
+    let unsigned = Commit::decode(bytes.into()).unwrap();
+    let third = Draft::new(log, 2, unsigned.hash(), Hlc(3), ops()).sign(&other);
+    assert_eq!(third.verify(&other.peer_id()), Ok(()));
+    let records = [Record::Genesis(genesis), Record::Commit(first), Record::Commit(unsigned), Record::Commit(third)];
+    let import = |parts: &[&[Record]]| {
+        let config = StoreConfig { members: vec![other.peer_id()], ..config() };
+        let mut machine = Machine::open_with(Disk::default(), 1, config);
+        machine.run();
+        let mut refusals = Vec::new();
+        for part in parts {
+            machine.store.import(machine.now, Ticket(1), part.to_vec()).unwrap();
+            for event in machine.run() {
+                if let StoreEvent::ImportRefused { refusal, .. } = event {
+                    refusals.push(refusal);
+                }
+            }
+        }
+        (refusals, machine.store.next_ordinal())
+    };
+    let forged = Refusal::BadSignature { log, at: 1 };
+    let (refusals, taken) = import(&[&records]);
+    assert_eq!((&refusals[..], taken), (&[forged.clone()][..], 0));
+    let singly: Vec<&[Record]> = records.chunks(1).collect();
+    let (refusals, taken) = import(&singly);
+    let gap = Refusal::Gap { log, expected: 1, got: 2 };
+    assert_eq!((&refusals[..], taken), (&[forged.clone(), gap][..], 1));
+    // And where the run begins behind what is here.
+    let (refusals, taken) = import(&[&records[..2], &records[2..]]);
+    assert_eq!((&refusals[..], taken), (&[forged][..], 1));
 }

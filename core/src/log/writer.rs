@@ -15,10 +15,10 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
-use super::disk::{DiskError, DiskErrorKind, DiskOp, DiskResult, FileId, Token};
+use super::disk::{DiskError, DiskErrorKind, DiskOp, DiskResult, FileId, MAX_FILE, Token};
 use super::recover::SegmentInfo;
 use super::segment::{
-    FRAMES_AT, FrameHeader, FrameKind, Lsn, MAX_SEGMENT, Previous, SegmentHeader, encode_frame, frame_len,
+    FRAMES_AT, FrameHeader, FrameKind, Lsn, MAX_PLACE, MAX_SEGMENT, Previous, SegmentHeader, encode_frame, frame_len,
 };
 use crate::rng::Rng;
 use crate::time::Instant;
@@ -93,6 +93,9 @@ pub enum NoRoom {
     /// The next segment cannot be created.
     #[error("the log cannot grow: {0}")]
     Disk(DiskError),
+    /// Numbers of files, ordinals or places have come to their end. Only a forged file brings a store there.
+    #[error("the log cannot grow: its files have names, ordinals or places behind which there are none")]
+    Numbers,
 }
 
 /// What a result of the disk brought.
@@ -285,6 +288,9 @@ impl Writer {
         }
         match &self.ahead {
             Some(ahead) if !ahead.ready => Room::Wait,
+            _ if self.base().max(next_ordinal) > MAX_PLACE - MAX_SEGMENT || self.tail.next_file > MAX_FILE => {
+                Room::Refused(NoRoom::Numbers)
+            }
             Some(ahead) if FRAMES_AT + needed <= ahead.size => {
                 self.switch(next_ordinal);
                 Room::Wait
@@ -467,7 +473,7 @@ impl Writer {
     fn switch(&mut self, next_ordinal: u64) {
         let previous =
             self.current.as_ref().map(|current| Previous { file: current.file, nonce: current.nonce, end: current.at });
-        let base = self.current.as_ref().map_or(self.tail.base, |current| current.base + current.at);
+        let base = self.base();
         // The first segment of an opening had no time to be filled.
         if self.current.is_none() {
             while self.write_zeros() {}
@@ -488,6 +494,11 @@ impl Writer {
         self.fill_at = None;
         self.emit(Purpose::Header, DiskOp::Write { file, offset: 0, bytes });
         self.emit(Purpose::HeaderSync, DiskOp::Sync { file });
+    }
+
+    /// The place where the next segment begins.
+    fn base(&self) -> Lsn {
+        self.current.as_ref().map_or(self.tail.base, |current| current.base + current.at)
     }
 
     fn switched(&mut self) {
@@ -514,7 +525,7 @@ impl Writer {
             return;
         }
         match &self.ahead {
-            None if self.refused.is_none() => {
+            None if self.refused.is_none() && self.tail.next_file <= MAX_FILE => {
                 self.create(now, 0);
             }
             Some(ahead) if ahead.ready => {

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Writes log.txt: ops, geneses, commits, the state and an archive, computed without a line of vine.
+"""Writes log.txt: ops, geneses, commits, the state, an archive and parts of a segment, computed without a line of vine.
 
     pip install cryptography
     python3 gen_log.py > log.txt
 
-Everything is packed here by hand; the hash is hashlib's BLAKE2b, the signatures are OpenSSL's.
+Everything is packed here by hand; the hash is hashlib's BLAKE2b, the signatures are OpenSSL's, the CRC is computed bit by
+bit.
 """
 
 import hashlib
@@ -14,6 +15,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 NETWORK = b"example"
+SEGMENT = bytes([3]) * 16
+FRAMES_AT = 4096 + 512
+NONE = (2**64 - 1, bytes(16), 0)
+LIMIT = 2**62
 
 
 def h(data: bytes) -> bytes:
@@ -85,6 +90,29 @@ def archive(records: list[tuple[int, bytes]], counts: tuple[int, int, int]) -> b
     return out + h(out)
 
 
+def crc32c(data: bytes) -> int:
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def header(owner: bytes, size: int, base: int, first_ordinal: int, previous: tuple[int, bytes, int], version=1) -> bytes:
+    name, nonce, end = previous
+    fields = u32(version) + u64(7) + u64(size) + u64(base) + u64(first_ordinal) + SEGMENT + owner + h(NETWORK)
+    fields += u64(name) + nonce + u64(end)
+    fields += bytes(500 - len(fields))
+    return b"vineseg1" + u32(crc32c(fields)) + fields
+
+
+def frame(offset: int, kind: int, count: int, first_ordinal: int, synced_upto: int, body: bytes, flags=0) -> bytes:
+    behind = b"vf" + bytes([kind, flags]) + u32(len(body)) + u32(count) + u64(first_ordinal) + u64(synced_upto) + body
+    behind += bytes(-(len(behind) + 4) % 64)
+    return u32(crc32c(SEGMENT + u64(offset) + behind)) + behind
+
+
 def change(data: bytes, at: int, new: bytes) -> bytes:
     return data[:at] + new + data[at + len(new):]
 
@@ -139,6 +167,27 @@ def main() -> None:
     whole = vector("archive.all", archive(records, (2, 3, 7)), "both logs")
     vector("archive.empty", archive([], (0, 0, 0)))
 
+    previous = (6, bytes([4]) * 16, 70_016)
+    seen = header(author.peer_id, 1 << 20, 70_016, 5, previous)
+    vector("segment.header", seen, "file 7 of 1 MiB, behind file 6 that ends at 70,016; its own nonce is 16 bytes of 3")
+    vector("segment.header_first", header(author.peer_id, 1 << 20, 0, 0, NONE), "the first one of its store")
+    vector("segment.genesis", frame(FRAMES_AT, 1, 0, 5, 70_016 + FRAMES_AT, genesis), "the first frame of the segment")
+    vector("segment.commit", frame(FRAMES_AT + 192, 2, 2, 5, 70_016 + FRAMES_AT, first), "behind it, at 4,800")
+    vector("segment.closed", frame(5120, 4, 0, 7, 70_016 + 5120, b""), "at 5,120")
+
+    vector("reject.header.bit", change(seen, 400, b"\x01"), "a bit of what its checksum covers")
+    vector("reject.header.short", seen[:-1])
+    vector("reject.header.size", header(author.peer_id, (4 << 30) + 1, 0, 0, NONE), "longer than a segment may be")
+    vector("reject.header.base", header(author.peer_id, 1 << 20, LIMIT + 1, 0, NONE), "a place beyond 2^62")
+    vector("reject.header.ordinal", header(author.peer_id, 1 << 20, 0, 2**64 - 1, NONE), "an ordinal beyond 2^62")
+    vector("reject.header.end", header(author.peer_id, 1 << 20, 0, 0, (6, bytes(16), (4 << 30) + 1)))
+    vector("reject.header.version", header(author.peer_id, 1 << 20, 0, 0, NONE, 2), "of version 2")
+    vector("reject.frame.place", frame(FRAMES_AT, 4, 0, 7, 0, b""), "at 5,120, and its checksum is that of 4,608")
+    vector("reject.frame.flags", frame(5120, 4, 0, 7, 0, b"", 1), "flags of a later version")
+    vector("reject.frame.kind", frame(5120, 5, 0, 7, 0, b""), "of kind 5")
+    vector("reject.frame.long", frame(5120, 1, 0, 7, 0, bytes((1 << 20) + 257))[:64], "a body of 1,048,833 bytes")
+    vector("reject.frame.ordinal", frame(5120, 4, 0, LIMIT + 1, 0, b""), "an ordinal beyond 2^62")
+    vector("reject.frame.synced", frame(5120, 4, 0, 7, 2**64 - 1, b""), "a place beyond 2^62")
     vector("reject.op.short", op(0, b"hello")[:-1], "a byte is missing")
     vector("reject.op.overlong", b"\x00\x81\x00x", "a length that is not in its shortest form")
     vector("reject.op.long", b"\x00" + varint(256 * 1024 + 1), "262,145 bytes")

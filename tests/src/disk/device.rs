@@ -345,6 +345,11 @@ impl SimDisk {
         inode.and_then(|inode| self.files.get(inode)).is_some_and(|file| file.holds(offset, bytes))
     }
 
+    /// Whether all that programs see of the beginning of a file, up to `end`, is on the disk, whatever happens.
+    pub fn is_durable_up_to(&self, file: FileId, end: u64) -> bool {
+        self.bytes(file).is_some_and(|bytes| self.holds(file, 0, &bytes[..bytes.len().min(end as usize)]))
+    }
+
     /// One bit turns over on the disk; the cache may still hold what was there.
     pub fn rot(&mut self, file: FileId, offset: u64, bit: u8) {
         self.altered = true;

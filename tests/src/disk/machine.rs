@@ -8,6 +8,8 @@ use vine_core::identity::Identity;
 use vine_core::log::disk::{DiskOp, DiskResult, Token};
 use vine_core::log::op::Op;
 use vine_core::log::reader::Cursor;
+use vine_core::log::report::Damage;
+use vine_core::log::segment::{HeaderBlock, SegmentHeader};
 use vine_core::log::store::{AppendError, Effect, MAX_IMPORT, Store, StoreConfig, StoreEvent, Ticket};
 use vine_core::log::writer::FIRST_SEGMENT;
 use vine_core::log::{Commit, LogId, Record};
@@ -276,6 +278,12 @@ impl Machine {
         self.life.as_ref().map(|life| &life.store)
     }
 
+    /// Whether a disk that keeps its promises holds a damaged copy of a header.
+    pub fn has_damaged_header(&self) -> bool {
+        let report = self.store().and_then(Store::report).filter(|_| self.line.is_honest());
+        report.is_some_and(|report| report.findings.iter().any(|finding| finding.damage == Damage::HeaderCopy))
+    }
+
     /// The identities whose logs it takes when it is opened the next time, beside its own.
     pub fn set_members(&mut self, members: Vec<PeerId>) {
         self.config.members = members;
@@ -522,6 +530,13 @@ impl Machine {
             assert!(!life.read_only, "a store that is open for reading writes: {op:?}");
             assert!(!life.stopped, "a stopped store writes: {op:?}");
             assert!(!life.closed, "a closed store writes: {op:?}");
+        }
+        if let DiskOp::Write { offset: 0, bytes, .. } = &op
+            && let HeaderBlock::Valid { header, .. } = SegmentHeader::decode(bytes)
+        {
+            let before = header.previous.filter(|_| self.line.is_honest());
+            let is_durable = before.is_none_or(|before| self.disk.is_durable_up_to(before.file, before.end));
+            assert!(is_durable, "{op:?}: the segment before it is not on the disk");
         }
         let due = life.operations.back().map_or(due, |(last, ..)| due.max(*last));
         life.operations.push_back((due, token, op));

@@ -26,6 +26,7 @@
 //! - what was refused, or given up before it was on its way to the disk, never appears anywhere;
 //! - delivery is in order, without a gap that is not told, and as it was written; the view is that of what was delivered;
 //! - a store that is closed and opened is in the same state;
+//! - a segment's header is handed to the disk when all of the segment before it is there for certain;
 //! - a store writes nothing when it is open for reading, closed or stopped, grows to no more than its limit, stops and refuses
 //!   for a reason, answers everybody, and wakes exactly when something is due.
 //!

@@ -194,6 +194,8 @@ impl World {
             machines[*number].open(shared, true);
         }
         self.settle_all(&open);
+        let is_damaged = open.iter().any(|number| self.machine(*number).has_damaged_header());
+        assert!(!is_damaged, "a damaged copy of a header is not repaired");
         open.iter().for_each(|number| self.kill(*number));
         self.coverage.add("healed: stores", open.len() as u64);
     }

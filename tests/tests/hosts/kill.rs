@@ -1,9 +1,10 @@
 //! `kill -9` of the daemon under load, again and again: what was acknowledged is there.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufWriter, Write as _};
-use std::process::{Child, Stdio};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,8 +15,15 @@ use crate::log::{command, done, json, lines, node, start};
 
 /// Times that the daemon is killed.
 const ROUNDS: u64 = 200;
-/// The shortest and the longest time under load, in milliseconds.
-const LOAD_MS: (u64, u64) = (40, 160);
+/// The daemon is killed after fewer acknowledgements than this of the process that writes lines,
+const MOST_ACKNOWLEDGED: u64 = 40;
+/// and when fewer lines than this were written to it since: the time that they take goes over all that happens between one
+/// acknowledgement and the next.
+const MOST_SINCE: u64 = 1500;
+/// Lines that may be written and not acknowledged until then.
+const WINDOW: u64 = 150;
+/// How long an acknowledgement may take.
+const LIMIT: Duration = Duration::from_secs(20);
 /// Processes that write one op each, one process after the other, at a time.
 const SINGLE_WRITERS: usize = 3;
 
@@ -75,51 +83,68 @@ fn line_writer(node: &Node) -> Child {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
 }
 
-/// Feeds it until it ends.
-fn write_lines(mut child: Child, who: &str) -> Vec<Acknowledged> {
-    let mut input = BufWriter::new(child.stdin.take().unwrap());
-    let feeder = thread::spawn({
-        let who = who.to_owned();
-        move || {
-            for number in 0.. {
-                let is_fed = writeln!(input, "{who} {number}").is_ok();
-                if !is_fed || (number % 50 == 0 && input.flush().is_err()) {
-                    return;
-                }
-                if number % 50 == 0 {
-                    thread::sleep(Duration::from_millis(1));
-                }
-            }
-        }
-    });
-    let output = child.wait_with_output().unwrap();
-    feeder.join().unwrap();
+/// When the daemon is killed: after so many acknowledgements, and so many lines after the last of these.
+#[derive(Clone, Copy, Debug)]
+struct Moment {
+    acknowledged: u64,
+    since: u64,
+}
+
+/// Writes lines, as many as are acknowledged and some more, until the moment has come.
+fn write_lines(mut input: ChildStdin, who: &str, moment: Moment, acknowledged: &Receiver<u64>) -> Result<(), String> {
+    let mut numbers = 0_u64..;
+    let mut write = |count: u64| {
+        let mut texts = (0..count).zip(numbers.by_ref()).map(|(_, number)| format!("{who} {number}\n"));
+        texts.try_for_each(|text| input.write_all(text.as_bytes())).map_err(|error| error.to_string())
+    };
+    write(WINDOW)?;
+    for number in 0..moment.acknowledged {
+        let lines = acknowledged.recv_timeout(LIMIT);
+        write(lines.map_err(|error| format!("{number} acknowledgements came in time: {error}"))?)?;
+    }
+    write(moment.since)
+}
+
+/// Reads what it prints until it ends, and tells of how many lines each acknowledgement is.
+fn read_lines(output: ChildStdout, who: &str, told: &Sender<u64>) -> Vec<Acknowledged> {
+    let mut all = Vec::new();
     let mut texts = (0..).map(|number| format!("{who} {number}"));
-    let lines = String::from_utf8(output.stdout).unwrap();
     // The last one says that the daemon is gone.
-    let positions = lines.lines().take_while(|line| line.starts_with("{\"log\":"));
-    positions.flat_map(|line| acknowledged(line, texts.by_ref())).collect()
+    let lines = BufReader::new(output).lines().map(Result::unwrap).take_while(|line| line.starts_with("{\"log\":"));
+    for line in lines {
+        let ops = acknowledged(&line, texts.by_ref());
+        // Nobody listens any more once the moment has come.
+        _ = told.send(ops.len() as u64);
+        all.extend(ops);
+    }
+    all
 }
 
 /// One life of the daemon. Returns what was acknowledged in it.
-fn life(node: &Node, round: u64, load: Duration) -> Vec<Acknowledged> {
+fn life(node: &Node, round: u64, moment: Moment) -> Vec<Acknowledged> {
     let is_over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        // The lines are written by a process that is begun here: what is shared with the others is the configuration.
-        let writer = line_writer(node);
-        let writing = scope.spawn(move || write_lines(writer, &format!("round {round} lines")));
+    let who = format!("round {round} lines");
+    let mut lines = line_writer(node);
+    let (input, output) = (lines.stdin.take().unwrap(), lines.stdout.take().unwrap());
+    let (told, heard) = channel();
+    let all = thread::scope(|scope| {
+        let reading = scope.spawn(|| read_lines(output, &who, &told));
         let singles: Vec<_> = (0..SINGLE_WRITERS)
             .map(|writer| {
                 let is_over = &is_over;
                 scope.spawn(move || write_singly(node, &format!("round {round} writer {writer}"), is_over))
             })
             .collect();
-        thread::sleep(load);
+        let written = write_lines(input, &who, moment, &heard);
+        // Whatever came of it: the other writers end when the daemon does.
         is_over.store(true, Ordering::Relaxed);
         node.kill_daemon();
+        assert_eq!(written, Ok(()));
         let singles = singles.into_iter().flat_map(|single| single.join().unwrap());
-        singles.chain(writing.join().unwrap()).collect()
-    })
+        singles.chain(reading.join().unwrap()).collect()
+    });
+    lines.wait().unwrap();
+    all
 }
 
 /// Checks what lies in the log from an ordinal on, and returns the ordinal behind it.
@@ -153,24 +178,34 @@ fn two_hundred_kills() {
     let Some(lab) = Lab::open(test) else { return };
     let (mut a, mut b) = (node(&lab, "a", 1), node(&lab, "b", 2));
     let (mut logs, mut texts, mut random) = (BTreeMap::new(), BTreeSet::new(), 4);
-    let (mut from, mut total, began) = (0, 0, Instant::now());
+    let (mut from, mut total, mut unanswered, began) = (0, 0, 0, Instant::now());
     let rounds = std::env::var("VINE_LOG_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(ROUNDS);
     for round in 0..rounds {
         start(&mut a);
-        let load = Duration::from_millis(LOAD_MS.0 + next(&mut random) % (LOAD_MS.1 - LOAD_MS.0));
-        let acknowledged = life(&a, round, load);
+        let moment =
+            Moment { acknowledged: next(&mut random) % MOST_ACKNOWLEDGED, since: next(&mut random) % MOST_SINCE };
+        let acknowledged = life(&a, round, moment);
         a.crash();
         total += acknowledged.len();
         // Without the daemon: what is shown there is what the next one finds.
         let ops = lines(&a, &["log", "tail", "--from", &from.to_string()]);
         from = check(&ops, from, &acknowledged, &mut logs, &mut texts);
+        unanswered += u64::from(ops.len() > acknowledged.len());
     }
     let took = began.elapsed().as_secs_f64();
     figure(
         test,
-        &format!("{rounds} kills in {took:.0} s, {total} ops acknowledged, {from} there, {} logs", logs.len()),
+        &format!(
+            "{rounds} kills in {took:.0} s, {unanswered} of them between a write and its answer, {total} ops acknowledged, {from} \
+             there, {} logs",
+            logs.len()
+        ),
     );
     assert!(total as u64 > rounds, "there was load");
+    assert!(
+        rounds < ROUNDS || (1..rounds).contains(&unanswered),
+        "some kills meet a write on its way, and some meet none"
+    );
 
     start(&mut a);
     let all = lines(&a, &["log", "tail"]);

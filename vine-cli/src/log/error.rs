@@ -68,7 +68,7 @@ fn refused(dir: &Path, error: &report::OpenError) -> (&'static str, String) {
             "log_version",
             format!("the log in {place} cannot be opened: {error}; use the vine that wrote it, {aside}"),
         ),
-        report::OpenError::Misplaced { .. } => {
+        report::OpenError::Misplaced { .. } | report::OpenError::Number { .. } => {
             ("log_misplaced", format!("the log in {place} cannot be opened: {error}"))
         }
         report::OpenError::Disk { error: disk, .. } => {
@@ -101,12 +101,25 @@ pub(crate) fn stopped(stopped: &Stopped) -> String {
     format!("the log has stopped: {stopped}{cure}; nothing is written until the daemon is started anew")
 }
 
+/// What is said of a write that may be there, or not.
+const UNKNOWN: &str = "whether this was written is not known until then, and shows with: vine log tail";
+
+/// Why a write is not acknowledged.
+pub(crate) fn not_written(error: &StoreError) -> Trouble {
+    let trouble = trouble(error);
+    match error {
+        StoreError::Panicked(_) => Trouble { message: format!("{}; {UNKNOWN}", trouble.message), ..trouble },
+        _ => trouble,
+    }
+}
+
 /// An error of an open store.
 pub(crate) fn trouble(error: &StoreError) -> Trouble {
     match error {
         StoreError::Append(error) => append(error),
         StoreError::Import { refusal, .. } => import_refused(refusal_of_import(refusal)),
         StoreError::Busy => busy(error),
+        StoreError::Stopped(why) => Trouble::new(StatusCode::SERVICE_UNAVAILABLE, "log_stopped", stopped(why)),
         StoreError::Stuck { .. } => {
             let message = format!("{error}; see: vine log verify, and report this");
             Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, "log_stuck", message)
@@ -145,7 +158,9 @@ fn append(error: &AppendError) -> Trouble {
     let (unavailable, full) = (StatusCode::SERVICE_UNAVAILABLE, StatusCode::INSUFFICIENT_STORAGE);
     match error {
         AppendError::Limit(limit) => Trouble::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", limit),
-        AppendError::TooLarge { .. } => Trouble::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", error),
+        AppendError::TooLarge { .. } | AppendError::ImportTooLarge { .. } => {
+            Trouble::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", error)
+        }
         AppendError::Empty => Trouble::new(StatusCode::BAD_REQUEST, "bad_request", error),
         AppendError::Busy => busy(error),
         AppendError::Key(ReserveError::Full(_)) => {
@@ -157,6 +172,7 @@ fn append(error: &AppendError) -> Trouble {
         AppendError::NoRoom(NoRoom::Limit { .. }) => {
             Trouble::new(full, "log_full", format!("{error}; raise max_bytes in [log] and restart the daemon"))
         }
+        AppendError::NoRoom(NoRoom::Numbers) => Trouble::new(full, "log_full", error),
         AppendError::NoRoom(NoRoom::Disk(disk)) => {
             let cure = match disk.kind {
                 DiskErrorKind::NoSpace => {
@@ -167,11 +183,10 @@ fn append(error: &AppendError) -> Trouble {
             Trouble::new(full, "disk_full", format!("{error}{cure}"))
         }
         AppendError::TooManyLogs => Trouble::new(full, "too_many_logs", error),
-        AppendError::Stopped(why) => Trouble::new(unavailable, "log_stopped", stopped(why)),
-        AppendError::Unknown(why) => {
-            let message = format!("{}; whether this was written is not known: look for it then", stopped(why));
-            Trouble::new(unavailable, "log_unknown", message)
+        AppendError::Stopped(why) => {
+            Trouble::new(unavailable, "log_stopped", format!("{}; this was not written", stopped(why)))
         }
+        AppendError::Unknown(why) => Trouble::new(unavailable, "log_unknown", format!("{}; {UNKNOWN}", stopped(why))),
         AppendError::NotOpen => Trouble::new(unavailable, "stopping", "the daemon is stopping, and its log is closed"),
     }
 }
@@ -191,4 +206,25 @@ fn refusal_of_import(refusal: &Refusal) -> String {
         Refusal::WrongNetwork { .. } | Refusal::TooMany | Refusal::PredecessorAuthor { .. } => "",
     };
     format!("{refusal}{cure}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_that_may_be_there_is_told_from_one_that_is_not() {
+        let why = Stopped { what: "sync", error: DiskError { kind: DiskErrorKind::Io, code: 5 }, file: None };
+        let told = |error: StoreError| not_written(&error);
+        let unknown = [StoreError::Append(AppendError::Unknown(why)), StoreError::Panicked("why".into())].map(told);
+        for Trouble { message, .. } in &unknown {
+            assert!(message.contains("not known") && message.contains("vine log tail"), "{message}");
+        }
+        assert_eq!(unknown.map(|trouble| trouble.code), ["log_unknown", "log_panicked"]);
+        let certain = [StoreError::Append(AppendError::Stopped(why)), StoreError::Closed, StoreError::Busy].map(told);
+        for Trouble { message, .. } in &certain {
+            assert!(!message.contains("not known"), "{message}");
+        }
+        assert!(certain[0].message.contains("this was not written"), "{}", certain[0].message);
+    }
 }

@@ -12,9 +12,9 @@ use vine_store::Options;
 
 use crate::config::Config;
 
-pub(crate) use error::{Trouble, cannot_open, import_failed, stopped, trouble};
+pub(crate) use error::{Trouble, cannot_open, import_failed, not_written, stopped, trouble};
 pub(crate) use item::{damaged, finding, imported, left_out, op, position};
-pub(crate) use verify::{keep_what_stays, verified};
+pub(crate) use verify::verified;
 
 /// Name of the log's directory in the state directory.
 const DIRECTORY: &str = "log";

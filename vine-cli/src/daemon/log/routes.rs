@@ -71,7 +71,7 @@ impl LogService {
 
     /// Waits until it is durable. Where the asker goes away meanwhile it is written all the same.
     async fn written(&self, writing: Pending<vine_store::Position>) -> Result<Position, Refusal> {
-        let position = writing.await.map_err(|error| log::trouble(&error))?;
+        let position = writing.await.map_err(|error| log::not_written(&error))?;
         self.has_room();
         Ok(log::position(&position))
     }

@@ -11,7 +11,6 @@ use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue, TRAILER};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use vine_core::log::report::Report;
 use vine_store::{Exporter, Handle, Item, StoreError, Subscription, Verification, Watch, Watched};
 
 use super::super::control::{Body, MAX_BODY, boxed, read, refuse};
@@ -123,26 +122,19 @@ impl LogService {
 
     /// Reads everything; `None` when nobody listens any more.
     fn read_all(&self, store: &Handle, lines: &mpsc::Sender<VerifyLine>) -> Result<Option<VerifyLine>, Trouble> {
-        let read = || -> Result<Option<Report>, Trouble> {
-            let failed = |error| log::cannot_open(&self.dir, &error);
-            let mut said = 0;
-            let progress = |bytes, total| {
-                if bytes >= said + SAID_EVERY {
-                    said = bytes;
-                    let _ = lines.try_send(VerifyLine::Progress(Progress { bytes, total }));
-                }
-                !lines.is_closed()
-            };
-            let reading = Verification::beside(&self.dir, self.owner, self.options.clone());
-            reading.map_err(failed)?.run(progress).map_err(failed)
+        let failed = |error| log::cannot_open(&self.dir, &error);
+        let mut said = 0;
+        let progress = |bytes, total| {
+            if bytes >= said + SAID_EVERY {
+                said = bytes;
+                let _ = lines.try_send(VerifyLine::Progress(Progress { bytes, total }));
+            }
+            !lines.is_closed()
         };
-        let Some(mut report) = read()? else { return Ok(None) };
-        if !report.findings.is_empty() || report.unlisted > 0 {
-            let Some(again) = read()? else { return Ok(None) };
-            log::keep_what_stays(&mut report, &again);
-        }
-        let state_hash = store.state_hash().wait().map_err(|error| log::trouble(&error))?;
-        Ok(Some(VerifyLine::Report(log::verified(&self.dir, &report, Some(state_hash)))))
+        let reading = Verification::beside(store, &self.dir, self.owner, self.options.clone());
+        let mut reading = reading.map_err(failed)?;
+        let Some(report) = reading.run(progress).map_err(failed)? else { return Ok(None) };
+        Ok(Some(VerifyLine::Report(log::verified(&self.dir, &report, reading.state_hash()))))
     }
 }
 
