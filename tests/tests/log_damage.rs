@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use vine_core::log::disk::FileId;
 use vine_core::log::report::Damage;
 use vine_core::log::segment::FRAMES_AT;
-use vine_tests::disk::{Dice, Op, SECTOR, Setup, SimDisk, Slot};
+use vine_tests::disk::{Dice, Op, Position, SECTOR, Setup, SimDisk, Slot};
 use vine_tests::sim::{World, in_parallel};
 
 /// What the store holds: three lives, the first of which needs several segments.
@@ -243,6 +243,56 @@ fn sectors_lost_in_every_place() {
             }
         })
     });
+}
+
+/// The disk does not read a block, or the first two: whoever reads gets all ops that lie elsewhere, whoever writes does too or is
+/// told which bytes they are.
+#[test]
+fn blocks_that_cannot_be_read_cost_what_is_in_them() {
+    const BLOCK: u64 = 4096;
+    const GENESIS: u64 = 192;
+    let world = world(WORKLOAD);
+    let blocks = files(&world).into_iter().flat_map(|(file, len)| {
+        let each = (0..len / BLOCK).map(|number| number * BLOCK..(number + 1) * BLOCK);
+        each.chain([0..2 * BLOCK]).map(move |range| (file, range))
+    });
+    let cases: Vec<_> = blocks.flat_map(|block| [(block.clone(), true), (block, false)]).collect();
+    assert!(cases.len() > 20, "{cases:?}");
+    let (mut opened, mut refused) = (0, 0);
+    for ((file, range), read_only) in cases {
+        let case = format!("{file}, bytes {range:?}, read only: {read_only}");
+        let mut world = world.fork();
+        let machine = &mut world.stores.machines[0];
+        machine.disk.unreadable = Some((file, range.clone()));
+        let before: Vec<_> = machine.disk.list().into_iter().map(|(file, _)| machine.disk.bytes(file)).collect();
+        if !world.reopen(0, read_only) {
+            let disk = &world.stores.machines[0].disk;
+            assert!(!read_only, "{case}: refused");
+            let after: Vec<_> = disk.list().into_iter().map(|(file, _)| disk.bytes(file)).collect();
+            assert!(before == after, "{case}: refused, and something was changed");
+            refused += 1;
+            continue;
+        }
+        opened += 1;
+        let line = &world.stores.machines[0].line;
+        let is_first = |position: &Position| position.1 == 0;
+        let without_genesis: Vec<_> = (0..line.slots.len() as u64)
+            .filter(|ordinal| line.expected(*ordinal).is_some_and(|position| is_first(&position)))
+            .filter(|ordinal| line.placed(*ordinal).is_some_and(|placed| placed.touches(file, &range, GENESIS)))
+            .filter_map(|ordinal| line.expected(ordinal).map(|(log, _)| log))
+            .collect();
+        for (ordinal, slot) in (0..).zip(&line.slots) {
+            let is_hit = line.placed(ordinal).is_some_and(|placed| placed.touches(file, &range, 0));
+            let is_nobodys = line.expected(ordinal).is_some_and(|(log, _)| without_genesis.contains(&log));
+            // Without its header nothing of a segment is read.
+            let is_headless = range.end > BLOCK && range.start == 0;
+            let is_in_file = line.placed(ordinal).is_some_and(|placed| placed.touches(file, &(0..u64::MAX), 0));
+            let may_be_lost = is_hit || is_nobodys || is_headless && is_in_file;
+            assert!(may_be_lost || matches!(slot, Slot::At(_)), "{case}: ordinal {ordinal} is {slot:?}");
+        }
+    }
+    println!("{opened} opened, {refused} refused");
+    assert!(opened > refused && refused > 0);
 }
 
 /// A block of the disk with a copy of a header in it is lost: the other one serves, and nothing is missing.

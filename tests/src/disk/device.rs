@@ -1,6 +1,7 @@
 //! The disk: it breaks every promise that a real one breaks, and does everything the same way every time.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use vine_core::log::disk::{DiskDone, DiskError, DiskErrorKind, DiskOp, DiskResult, FileId, READ_MAX};
 
@@ -83,6 +84,8 @@ pub struct SimDisk {
     pub read_only: bool,
     /// Nothing works any more.
     pub broken: bool,
+    /// Bytes of a file that cannot be read.
+    pub unreadable: Option<(FileId, Range<u64>)>,
     /// Files have changed in another way than by an operation that did what it was to do.
     altered: bool,
     dice: Dice,
@@ -103,6 +106,7 @@ impl SimDisk {
             capacity: u64::MAX,
             read_only: false,
             broken: false,
+            unreadable: None,
             altered: false,
             dice: Dice::new(seed),
         }
@@ -157,10 +161,21 @@ impl SimDisk {
         if self.read_only && !matches!(op, DiskOp::List | DiskOp::Read { .. }) {
             return Err(DiskError { kind: DiskErrorKind::ReadOnly, code: 30 });
         }
+        if self.is_unreadable(op) {
+            self.happened.push((effect, Fault::ReadFails));
+            return Err(io());
+        }
         match self.fault_of(effect, op) {
             Some(fault) => self.fail(fault, op),
             None => self.succeed(op),
         }
+    }
+
+    fn is_unreadable(&self, op: &DiskOp) -> bool {
+        let (Some((file, unreadable)), DiskOp::Read { file: of, offset, len }) = (&self.unreadable, op) else {
+            return false;
+        };
+        file == of && *offset < unreadable.end && offset + u64::from(*len) > unreadable.start
     }
 
     fn fault_of(&mut self, effect: u64, op: &DiskOp) -> Option<Fault> {

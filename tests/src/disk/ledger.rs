@@ -1,6 +1,7 @@
 //! What was written, by whom, and where it has to be: what no store can know and every store is checked against.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use bytes::Bytes;
 use vine_core::log::disk::{DiskOp, FileId};
@@ -130,6 +131,12 @@ pub struct Placed {
 }
 
 impl Placed {
+    /// Whether it, or what lies in the `before` bytes before it, has a byte there.
+    pub fn touches(&self, file: FileId, range: &Range<u64>, before: u64) -> bool {
+        let end = self.offset + self.frame.len() as u64;
+        self.file == file && self.offset.saturating_sub(before) < range.end && end > range.start
+    }
+
     /// Whether it is on the disk, whatever happens.
     pub fn is_durable(&self, disk: &SimDisk) -> bool {
         disk.holds(self.file, self.offset, &self.frame)
