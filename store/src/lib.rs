@@ -13,6 +13,7 @@ mod request;
 mod subscription;
 mod tickets;
 mod verification;
+mod verifier;
 mod worker;
 
 pub use crate::error::{OpenError, StoreError};

@@ -19,6 +19,7 @@ use super::chain::{Chains, Refusal};
 use super::commit::{Commit, Draft, LogId, Record, hash};
 use super::committer::{Committer, Outbox};
 use super::disk::{DiskOp, DiskResult, Token};
+use super::import::{Unverified, Verdicts};
 use super::op::{LimitError, MAX_COMMIT, MAX_COMMIT_OPS, Op};
 use super::reader::{Cursor, Damaged, Reading, Taken};
 use super::recover::{RecoverStep, Recovered, Recovery, SegmentInfo};
@@ -77,6 +78,8 @@ pub enum Effect {
     /// [`Commit::verify_ops`], on any thread; what comes of it goes to [`Store::handle_hashed`]. Only with
     /// [`Depth::HashJobs`]. Other effects may be polled and carried out meanwhile.
     Hash(Token, Commit),
+    /// [`Unverified::verify`], on any thread; what it says goes to [`Store::handle_verified`]. Appends go on meanwhile.
+    Verify(Token, Unverified),
 }
 
 /// What happened.
@@ -327,6 +330,11 @@ impl Store {
         }
     }
 
+    /// Takes what [`Unverified::verify`] said of an [`Effect::Verify`].
+    pub fn handle_verified(&mut self, now: Instant, token: Token, verdicts: Verdicts) {
+        self.with_committer(now, |committer, _| committer.handle_verified(token, verdicts));
+    }
+
     /// Takes a signed commit.
     pub fn handle_signed(&mut self, now: Instant, token: Token, commit: Commit) {
         self.with_committer(now, |committer, _| committer.handle_signed(token, commit));
@@ -367,7 +375,7 @@ impl Store {
     }
 
     /// Takes records of other logs: all of them, or none. At most [`MAX_IMPORT`]; commits come after their log's genesis and
-    /// in its order. They are verified here: hashes, chains, and signatures.
+    /// in its order. Hashes, signatures and chains are verified, hashes and signatures by [`Effect::Verify`].
     ///
     /// # Errors
     /// [`AppendError::Busy`], [`AppendError::TooLarge`], [`AppendError::NotOpen`], [`AppendError::Stopped`]. That a record is

@@ -109,6 +109,9 @@ impl Machine {
                     self.store.handle_disk(self.now, token, result);
                 }
                 Effect::Hash(token, commit) => self.store.handle_hashed(token, commit.verify_ops().is_ok()),
+                Effect::Verify(token, unverified) => {
+                    self.store.handle_verified(self.now, token, unverified.verify());
+                }
                 Effect::Sign(token, draft) => self.store.handle_signed(self.now, token, draft.sign(&identity())),
             }
         }
@@ -286,7 +289,7 @@ fn what_only_waited_when_the_disk_failed_is_not_there_for_certain() {
                 let result = machine.disk.run(op);
                 machine.store.handle_disk(machine.now, token, result);
             }
-            Effect::Hash(..) => panic!("nothing is read"),
+            Effect::Hash(..) | Effect::Verify(..) => panic!("nothing is read or imported"),
         }
     }
     let failed = core::iter::from_fn(|| machine.store.poll_event()).filter_map(|event| match event {
@@ -410,7 +413,7 @@ fn hashes_computed_elsewhere_find_what_hashes_computed_here_find() {
                 machine.store.handle_disk(machine.now, token, result);
             }
             Effect::Hash(token, _) => jobs.push(token),
-            Effect::Sign(..) => panic!("nothing is written"),
+            Effect::Sign(..) | Effect::Verify(..) => panic!("nothing is written"),
         }
     }
     assert!(machine.store.poll_event().is_none());
@@ -558,4 +561,51 @@ fn what_was_restored_comes_before_what_is_written_next() {
     machine.append("new").unwrap();
     let predecessors = machine.store.chains().unwrap().iter().filter_map(|(_, state)| state.genesis.predecessor);
     assert_eq!(predecessors.collect::<Vec<_>>(), [tip]);
+}
+
+#[test]
+fn appends_go_on_while_an_import_is_verified_and_then_it_has_its_turn() {
+    let mut machine = Machine::opened(Disk::default(), 1);
+    let genesis =
+        Genesis { network_id: config().network_id, peer_id: identity().peer_id(), nonce: [5; 16], predecessor: None };
+    let log = genesis.log_id();
+    let ops = Ops::new(&[Op::Plain(Bytes::from_static(b"imported"))]).unwrap().unwrap();
+    let commit = Draft::new(log, 0, log.into(), Hlc(1), ops).sign(&identity());
+    let records = vec![Record::Genesis(genesis), Record::Commit(commit)];
+    machine.store.import(machine.now, Ticket(0), records).unwrap();
+    let append = |machine: &mut Machine| {
+        machine.store.append(machine.now, Ticket(1), vec![Bytes::from_static(b"op")]).unwrap();
+    };
+    append(&mut machine);
+    let (mut job, mut durable, mut imported) = (None, 0, false);
+    while !imported {
+        match machine.store.poll_effect() {
+            Some(Effect::Verify(token, unverified)) => job = Some((token, unverified)),
+            Some(Effect::Sign(token, draft)) => {
+                machine.store.handle_signed(machine.now, token, draft.sign(&identity()));
+            }
+            Some(Effect::Disk(token, op)) => {
+                let result = machine.disk.run(op);
+                machine.store.handle_disk(machine.now, token, result);
+            }
+            Some(Effect::Hash(..)) => panic!("nothing is read back"),
+            None => {}
+        }
+        while let Some(event) = machine.store.poll_event() {
+            match event {
+                StoreEvent::Durable { .. } => {
+                    durable += 1;
+                    assert!(durable < 20, "there is always an append that waits, and the import waits for ever");
+                    append(&mut machine);
+                    if durable == 10 {
+                        let (token, unverified) = job.take().expect("it was handed out at once");
+                        machine.store.handle_verified(machine.now, token, unverified.verify());
+                    }
+                }
+                StoreEvent::Imported { new: 2, .. } => imported = true,
+                event => panic!("{event:?}"),
+            }
+        }
+    }
+    assert!(durable >= 10, "the appends did not wait for it");
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use vine_core::identity::Identity;
 use vine_core::log::disk::{DiskOp, DiskResult, Token};
+use vine_core::log::import::Verdicts;
 use vine_core::log::op::Op;
 use vine_core::log::reader::Cursor;
 use vine_core::log::store::{AppendError, Effect, MAX_IMPORT, Store, StoreConfig, StoreEvent, Ticket};
@@ -102,6 +103,8 @@ pub(super) struct Life {
     /// Operations that the disk has not come to, each with the time when it is done.
     operations: VecDeque<(Instant, Token, DiskOp)>,
     signed: VecDeque<(Instant, Token, Commit)>,
+    /// What was said of an import, until the store is told.
+    verified: Option<(Instant, Token, Verdicts)>,
 }
 
 /// A machine with a disk and, while it runs, a store.
@@ -297,6 +300,7 @@ impl Machine {
             was_broken: self.disk.broken || self.disk.read_only,
             operations: VecDeque::new(),
             signed: VecDeque::new(),
+            verified: None,
         });
         shared.trace.note("open", self.number, self.now, &[u8::from(read_only)]);
         self.drain(shared);
@@ -408,7 +412,8 @@ impl Machine {
         let life = self.life.as_ref().filter(|_| !self.halted)?;
         let operation = life.operations.front().map(|(due, ..)| *due);
         let signed = life.signed.front().map(|(due, ..)| *due);
-        [operation, signed, life.store.poll_timeout()].into_iter().flatten().min()
+        let verified = life.verified.as_ref().map(|(due, ..)| *due);
+        [operation, signed, verified, life.store.poll_timeout()].into_iter().flatten().min()
     }
 
     /// Lets happen what is due: one operation, one signature, or that time has passed.
@@ -420,6 +425,8 @@ impl Machine {
             && let Some((_, token, op)) = life.operations.pop_front()
         {
             self.perform(shared, token, &op);
+        } else if let Some((_, token, verdicts)) = life.verified.take_if(|(due, ..)| *due <= now) {
+            life.store.handle_verified(now, token, verdicts);
         } else if life.signed.front().is_some_and(|(due, ..)| *due <= now)
             && let Some((_, token, commit)) = life.signed.pop_front()
         {
@@ -471,6 +478,11 @@ impl Machine {
                 match effect {
                     Effect::Disk(token, op) => self.disk_effect(token, op),
                     Effect::Hash(token, commit) => life.store.handle_hashed(token, commit.verify_ops().is_ok()),
+                    Effect::Verify(token, unverified) => {
+                        let due = self.now + self.latency();
+                        let Some(life) = &mut self.life else { return };
+                        life.verified = Some((due, token, unverified.verify()));
+                    }
                     Effect::Sign(token, draft) => {
                         let commit = draft.sign(&self.identity);
                         self.sign_effect(shared, token, commit);
