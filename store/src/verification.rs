@@ -40,7 +40,7 @@ impl Verification {
     pub fn alone(dir: &Path, owner: PeerId, options: Options) -> Result<Verification, OpenError> {
         let files = Files::open_read_only(dir)?;
         let lock = Lock::shared(dir)?;
-        Ok(Verification { lock, ..Verification::new(files, dir, owner, options) })
+        Ok(Verification { lock: Some(lock), ..Verification::new(files, dir, owner, options) })
     }
 
     /// Of `store`, which this process has open in `dir`: all that is durable at this moment, whatever is written meanwhile.

@@ -383,6 +383,10 @@ impl Worker {
                 self.waiting_imports.push_back(Import { records, bytes, reply });
             }
             Request::Read { read, reply } => self.read(Reader { read, until: 0, reply }),
+            Request::Members { members, reply } => {
+                self.store.set_members(members);
+                reply.send(Ok(()));
+            }
             Request::Status { reply } => {
                 let (view, figures) = (self.store.view(), self.figures.clone());
                 let (view_bytes, view_is_full) = (view.bytes(), view.is_full());

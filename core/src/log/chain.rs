@@ -307,6 +307,11 @@ impl Chains {
         &self.members
     }
 
+    /// Takes other members. What is here of former ones stays; nothing more of them is taken.
+    pub fn set_members(&mut self, members: BTreeSet<PeerId>) {
+        self.members = members;
+    }
+
     /// The hash of all that a store holds: that of the key-value view ([`View::digest`](super::view::View::digest)), and of
     /// every log that has a commit its id, its number of ops and its head.
     ///

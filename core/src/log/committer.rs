@@ -629,7 +629,9 @@ impl Committer {
                 Batch::Own { genesis, commit, answers, .. } => {
                     own_durable(replay, genesis.as_deref(), &commit, answers, out)
                 }
-                Batch::Import { ticket, records, chains, new, known, uncompared } => {
+                Batch::Import { ticket, records, mut chains, new, known, uncompared } => {
+                    // They may be others by now.
+                    chains.set_members(replay.chains.members().clone());
                     replay.chains = *chains;
                     for record in &records {
                         if let Record::Commit(commit) = record {

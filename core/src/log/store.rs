@@ -10,7 +10,7 @@
 //! acknowledged, delivered or shown in the view before the sync that covers it came back.
 
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -245,8 +245,7 @@ impl Store {
     ///
     /// `seed` is 32 fresh random bytes: a log's name and a segment's checksums are made of them.
     pub fn open(config: StoreConfig, seed: [u8; 32], unix: UnixTime) -> Store {
-        let members = config.members.iter().copied().chain([config.owner]).collect();
-        let chains = Chains::new(config.network_id.clone(), members);
+        let chains = Chains::new(config.network_id.clone(), members(&config));
         let replay = Replay::new(config.owner, chains, View::new(config.view_bytes), config.depth);
         let (owner, network) = (*config.owner.as_bytes(), hash(&[config.network_id.as_str().as_bytes()]));
         let recovery = Recovery::new(owner, network, config.read_only, replay);
@@ -348,6 +347,14 @@ impl Store {
     /// Tells the wall clock's time: commits and key-value writes are stamped with it.
     pub fn set_unix_time(&mut self, unix: UnixTime) {
         self.unix = unix;
+    }
+
+    /// Tells whose logs may be imported from now on, besides the owner's.
+    pub fn set_members(&mut self, of: Vec<PeerId>) {
+        self.config.members = of;
+        if let State::Open(open) = &mut self.state {
+            open.replay.chains.set_members(members(&self.config));
+        }
     }
 
     /// Appends ops of the application. They stay together, in their order; [`StoreEvent::Durable`] acknowledges them.
@@ -519,7 +526,8 @@ impl Store {
                 self.out.events.push_back(StoreEvent::Refused(error));
             }
             RecoverStep::Done(recovered) => {
-                let Recovered { replay, segments, tail } = *recovered;
+                let Recovered { mut replay, segments, tail } = *recovered;
+                replay.chains.set_members(members(&self.config));
                 let config = WriterConfig {
                     segment_bytes: self.config.segment_bytes,
                     max_bytes: self.config.max_bytes,
@@ -555,4 +563,9 @@ impl Store {
             self.out.events.push_back(StoreEvent::Read { ticket, taken, next, damaged });
         }
     }
+}
+
+/// Whose commits are taken.
+fn members(config: &StoreConfig) -> BTreeSet<PeerId> {
+    config.members.iter().copied().chain([config.owner]).collect()
 }

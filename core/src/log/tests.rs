@@ -609,3 +609,39 @@ fn appends_go_on_while_an_import_is_verified_and_then_it_has_its_turn() {
     }
     assert!(durable >= 10, "the appends did not wait for it");
 }
+
+#[test]
+fn who_becomes_a_member_is_taken_from_at_once_and_stays_one() {
+    let author = Identity::from_seed([9; 32]);
+    let genesis =
+        Genesis { network_id: config().network_id, peer_id: author.peer_id(), nonce: [5; 16], predecessor: None };
+    let mut tip = Tip { log: genesis.log_id(), next: 0, head: genesis.log_id().into() };
+    let mut records = vec![Record::Genesis(genesis)];
+    for _ in 0..2 {
+        let ops = Ops::new(&[Op::Plain(Bytes::from_static(b"op"))]).unwrap().unwrap();
+        let commit = Draft::new(tip.log, tip.next, tip.head, Hlc(1), ops).sign(&author);
+        tip = commit.tip();
+        records.push(Record::Commit(commit));
+    }
+    let last = records.split_off(2);
+    let mut machine = Machine::opened(Disk::default(), 1);
+    let import = |machine: &mut Machine, records: &[Record]| {
+        machine.store.import(machine.now, Ticket(1), records.to_vec()).unwrap();
+        matches!(machine.run()[..], [StoreEvent::Imported { .. }])
+    };
+    assert!(!import(&mut machine, &records));
+    machine.store.set_members(vec![author.peer_id()]);
+    assert!(import(&mut machine, &records));
+    // Told while an import is under way.
+    machine.store.import(machine.now, Ticket(2), last).unwrap();
+    assert!(matches!(machine.store.poll_effect(), Some(Effect::Verify(token, unverified)) if {
+        machine.store.handle_verified(machine.now, token, unverified.verify());
+        true
+    }));
+    let Some(Effect::Disk(token, op)) = machine.store.poll_effect() else { panic!("it is written") };
+    machine.store.set_members(Vec::new());
+    let result = machine.disk.run(op);
+    machine.store.handle_disk(machine.now, token, result);
+    assert!(matches!(machine.run()[..], [StoreEvent::Imported { new: 1, .. }]));
+    assert!(!import(&mut machine, &records), "nothing of a former member is taken");
+}
