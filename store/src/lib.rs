@@ -18,7 +18,7 @@ mod worker;
 
 pub use crate::error::{OpenError, StoreError};
 pub use crate::export::{ExportError, Exporter, LeftOut};
-pub use crate::files::{FileSystemError, Files};
+pub use crate::files::{FileSystemError, Files, Room, room};
 pub use crate::handle::{Figures, Handle, Imported, MAX_SCAN, Options, Position, Scanned, Status};
 pub use crate::import::{ImportError, Importer, Records, Unpacker};
 pub use crate::inbox::Pending;
