@@ -1,6 +1,6 @@
 //! Whole machines in one script: their nodes and their stores, on one clock.
 //!
-//! The vocabulary is that of [`sim`](crate::sim) and that of [`disk`](crate::disk), one op a line; what both can say (that
+//! The vocabulary is that of [`sim`] and that of [`disk`], one op a line; what both can say (that
 //! time passes, that the power goes, that a clock is set) is said in the words of the first and happens to all of a machine. So
 //! does a kill. The first line is the world of the one followed by the stores of the other.
 //!
