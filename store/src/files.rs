@@ -35,6 +35,25 @@ pub struct FileSystemError {
     pub error: io::Error,
 }
 
+/// What is free on a file system, for a store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Room {
+    /// Bytes that are free.
+    pub free: u64,
+    /// How many of them stay free.
+    pub reserve: u64,
+}
+
+/// The room for a store in `dir`, which is there, with this reserve; see [`Files::open`].
+///
+/// # Errors
+///
+/// What the system says, with the path.
+pub fn room(dir: &Path, reserve: Option<u64>) -> Result<Room, FileSystemError> {
+    let files = Files::over(dir, reserve, true)?;
+    files.room().map_err(|error| FileSystemError { what: "look at the room in", path: dir.to_owned(), error })
+}
+
 /// The files of one store: performs [`DiskOp`]s, one after the other.
 ///
 /// Segments are named `%016x.seg`; other files in the directory are left alone.
@@ -193,13 +212,18 @@ impl Files {
 
     /// Whether the reserve is still free when `size` bytes more are taken.
     fn has_room(&self, size: u64) -> io::Result<bool> {
+        let Room { free, reserve } = self.room()?;
+        Ok(free >= reserve.saturating_add(size))
+    }
+
+    fn room(&self) -> io::Result<Room> {
         let stat = retry(|| rustix::fs::fstatvfs(&self.handle))?;
         if stat.f_blocks == 0 {
-            return Ok(true); // Not a file system that counts.
+            return Ok(Room { free: u64::MAX, reserve: 0 }); // Not a file system that counts.
         }
         let block = stat.f_frsize.max(1);
         let reserve = self.reserve.unwrap_or((stat.f_blocks.saturating_mul(block) / 64).min(DEFAULT_RESERVE));
-        Ok(stat.f_bavail.saturating_mul(block) >= reserve.saturating_add(size))
+        Ok(Room { free: stat.f_bavail.saturating_mul(block), reserve })
     }
 
     fn write(&mut self, id: FileId, offset: u64, bytes: &[u8]) -> io::Result<()> {

@@ -2,8 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant as Clock};
 
 use bytes::Bytes;
@@ -32,7 +32,7 @@ pub const MAX_SCAN: usize = 4096;
 pub struct Options {
     /// The network; a store belongs to one.
     pub network_id: NetworkId,
-    /// Whose commits are taken, the own identity included or not.
+    /// Whose commits are taken, the own identity included or not; see [`Handle::set_members`].
     pub members: Vec<PeerId>,
     /// The length of one file in bytes, in the long run.
     pub segment_bytes: u64,
@@ -149,10 +149,12 @@ impl Figures {
     }
 }
 
-/// An open store. Clones share it; the last one to go closes it.
+/// An open store. Clones share it; the last one to go has it closed.
 ///
-/// Every method may be called from any thread and inside any runtime: none of them blocks. What they return is a future that
-/// can also be waited for ([`Pending::wait`]).
+/// Every method may be called from any thread and inside any runtime: none of them blocks, unless it says so, and neither does
+/// dropping a handle. Closing then goes on in the store's thread: who wants to open the store again, or ends the process and
+/// has writes under way, waits for [`Handle::close`]. What they return is a future that can also be waited for
+/// ([`Pending::wait`]).
 #[derive(Clone, Debug)]
 pub struct Handle {
     inner: Arc<Inner>,
@@ -162,7 +164,6 @@ pub struct Handle {
 struct Inner {
     inbox: Arc<Inbox>,
     network_id: NetworkId,
-    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Handle {
@@ -191,7 +192,7 @@ impl Handle {
         let files = Files::open_read_only(dir)?;
         let lock = Lock::shared(dir)?;
         let config = options.config(owner, true);
-        Handle::start(files, lock, None, config)
+        Handle::start(files, Some(lock), None, config)
     }
 
     fn start(
@@ -223,7 +224,7 @@ impl Handle {
         };
         let thread = thread::Builder::new().name("vine-store".into()).spawn(run).map_err(OpenError::System)?;
         inbox.served_by(thread.thread().clone());
-        let inner = Inner { inbox, network_id, thread: Mutex::new(Some(thread)) };
+        let inner = Inner { inbox, network_id };
         match is_open.wait() {
             Ok(()) => Ok(Handle { inner: Arc::new(inner) }),
             Err(ended) => Err(match why_refused.wait() {
@@ -333,6 +334,12 @@ impl Handle {
         self.inner.inbox.ask(|reply| Request::Import { records, reply })
     }
 
+    /// Says whose logs may be imported from now on, the own identity included or not: it counts for every import that is asked
+    /// for behind this call.
+    pub fn set_members(&self, members: Vec<PeerId>) -> Pending<()> {
+        Pending::sent(self.inner.inbox.force(|reply| Request::Members { members, reply }))
+    }
+
     /// Asks the state of the store.
     pub(crate) fn query<T: Send + 'static>(&self, ask: impl FnOnce(&Store) -> T + Send + 'static) -> Pending<T> {
         self.inner.inbox.ask(|reply| Request::Query(Box::new(move |store| reply.send(Ok(ask(store))))))
@@ -363,15 +370,9 @@ impl Inner {
 }
 
 impl Drop for Inner {
-    /// Closes the store and waits for that: a sync or two.
+    /// Has the store closed, which takes a sync or two: nobody waits for that here, as this may be in the middle of a task.
     fn drop(&mut self) {
-        let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(thread) = thread else { return };
-        _ = self.close();
-        // The thread itself may hold the last one, in what it drops as it ends.
-        if thread.thread().id() != thread::current().id() {
-            _ = thread.join();
-        }
+        drop(self.close());
     }
 }
 
@@ -394,6 +395,19 @@ mod tests {
 
     fn options() -> Options {
         Options { reserve: Some(0), ..Options::new(NetworkId::new("test").unwrap()) }
+    }
+
+    #[test]
+    fn dropping_the_last_handle_does_not_wait_for_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Handle::open(dir.path(), identity(), options()).unwrap();
+        let (open, gate) = std::sync::mpsc::channel::<()>();
+        let stuck = store.query(move |_| gate.recv().ok());
+        let written = store.append(vec![Bytes::from_static(b"op")]);
+        drop(store);
+        open.send(()).unwrap();
+        assert_eq!(stuck.wait().unwrap(), Some(()));
+        assert_eq!(written.wait().unwrap().first_ordinal, 0, "what was queued is finished");
     }
 
     #[test]

@@ -82,7 +82,7 @@ impl Inbox {
         if pending.unsent.is_some() { Err(StoreError::Busy) } else { Ok(pending) }
     }
 
-    /// Adds a request whether there is room or not: the last one.
+    /// Adds a request whether there is room or not: one of which there are few.
     pub(crate) fn force<T>(self: &Arc<Self>, request: impl FnOnce(Reply<T>) -> Request) -> Answer<T> {
         let (reply, answer) = pair(&self.end);
         let mut queue = self.queue();

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
+use vine_core::PeerId;
 use vine_core::log::Record;
 use vine_core::log::reader::{Cursor, Damaged, Taken};
 use vine_core::log::store::Store;
@@ -21,6 +22,7 @@ pub(crate) enum Request {
     Delete { key: Bytes, reply: Reply<Position> },
     Import { records: Vec<Record>, reply: Reply<Imported> },
     Read { read: Read, reply: Reply<Batch> },
+    Members { members: Vec<PeerId>, reply: Reply<()> },
     Status { reply: Reply<Status> },
     Query(Query),
     Close { reply: Reply<()> },
@@ -90,7 +92,11 @@ impl Request {
         match self {
             Request::Append { .. } | Request::Put { .. } | Request::Delete { .. } => Kind::Write,
             Request::Import { .. } => Kind::Import,
-            Request::Read { .. } | Request::Status { .. } | Request::Query(_) | Request::Close { .. } => Kind::Other,
+            Request::Read { .. }
+            | Request::Members { .. }
+            | Request::Status { .. }
+            | Request::Query(_)
+            | Request::Close { .. } => Kind::Other,
         }
     }
 
@@ -101,6 +107,7 @@ impl Request {
             Request::Put { key, value, .. } => key.len() + value.len() + OP_HEAD,
             Request::Delete { key, .. } => key.len() + OP_HEAD,
             Request::Import { records, .. } => import_bytes(records),
+            Request::Members { members, .. } => size_of_val(&members[..]),
             Request::Read { .. } | Request::Status { .. } | Request::Query(_) | Request::Close { .. } => 0,
         }
     }
@@ -120,6 +127,7 @@ impl fmt::Debug for Request {
             Request::Delete { .. } => "Delete",
             Request::Import { .. } => "Import",
             Request::Read { .. } => "Read",
+            Request::Members { .. } => "Members",
             Request::Status { .. } => "Status",
             Request::Query(_) => "Query",
             Request::Close { .. } => "Close",

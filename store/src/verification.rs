@@ -40,7 +40,7 @@ impl Verification {
     pub fn alone(dir: &Path, owner: PeerId, options: Options) -> Result<Verification, OpenError> {
         let files = Files::open_read_only(dir)?;
         let lock = Lock::shared(dir)?;
-        Ok(Verification { lock, ..Verification::new(files, dir, owner, options) })
+        Ok(Verification { lock: Some(lock), ..Verification::new(files, dir, owner, options) })
     }
 
     /// Of `store`, which this process has open in `dir`: all that is durable at this moment, whatever is written meanwhile.
@@ -128,7 +128,8 @@ impl Verification {
                         self.store.handle_hashed(token, commit.verify_ops().is_ok());
                     }
                 }
-                Some(Effect::Sign(..)) => {}
+                // Only a store that is written to asks for these.
+                Some(Effect::Sign(..) | Effect::Verify(..)) => {}
                 None if self.store.progress().is_some() => match results.recv() {
                     Ok((token, is_good)) => self.store.handle_hashed(token, is_good),
                     // The thread is gone, and what it had with it. Why is for the caller to say.

@@ -24,6 +24,7 @@ use crate::lock::Lock;
 use crate::reply::Reply;
 use crate::request::{Batch, Kind, Load, Read, Request, import_bytes};
 use crate::tickets::Tickets;
+use crate::verifier::Verifier;
 use crate::{Figures, Imported, Position, Status};
 
 /// The longest wait for writers that were just answered. A sync takes longer on all but the fastest disks.
@@ -50,6 +51,7 @@ pub(crate) struct Worker {
     /// Imports behind the one that the store is at.
     waiting_imports: VecDeque<Import>,
     is_importing: bool,
+    verifier: Verifier,
     /// Why the log does not grow any more.
     stopped: Option<Stopped>,
     opened: Option<Reply<()>>,
@@ -139,6 +141,7 @@ impl Worker {
             waiting_reads: VecDeque::new(),
             waiting_imports: VecDeque::new(),
             is_importing: false,
+            verifier: Verifier::default(),
             stopped: None,
             opened: Some(opened),
             refused: None,
@@ -185,6 +188,9 @@ impl Worker {
     /// Carries out effects until there are none, and answers as soon as something is done.
     fn settle(&mut self) {
         loop {
+            while let Some((token, verdicts)) = self.verifier.verified() {
+                self.store.handle_verified(self.now(), token, verdicts);
+            }
             self.handle_events();
             self.hand_in();
             // Asking for an effect may bring an event instead.
@@ -200,6 +206,11 @@ impl Worker {
                     self.store.handle_disk(self.now(), token, result);
                 }
                 Effect::Hash(token, commit) => self.store.handle_hashed(token, commit.verify_ops().is_ok()),
+                Effect::Verify(token, unverified) => {
+                    if let Some((token, verdicts)) = self.verifier.verify(token, unverified) {
+                        self.store.handle_verified(self.now(), token, verdicts);
+                    }
+                }
                 Effect::Sign(token, draft) => {
                     // A store that is only read asks for none.
                     let Some(identity) = &self.identity else { continue };
@@ -372,6 +383,10 @@ impl Worker {
                 self.waiting_imports.push_back(Import { records, bytes, reply });
             }
             Request::Read { read, reply } => self.read(Reader { read, until: 0, reply }),
+            Request::Members { members, reply } => {
+                self.store.set_members(members);
+                reply.send(Ok(()));
+            }
             Request::Status { reply } => {
                 let (view, figures) = (self.store.view(), self.figures.clone());
                 let (view_bytes, view_is_full) = (view.bytes(), view.is_full());

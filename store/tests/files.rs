@@ -81,7 +81,7 @@ fn the_store_does_what_a_model_in_memory_does() {
                     assert_eq!(value, model.keys.get(&key).map(|value| text(value)));
                 }
                 22 => {
-                    drop(store);
+                    store.close().wait().unwrap();
                     store = Handle::open(&dir, identity(), options.clone()).unwrap();
                     compare(&store, &model);
                 }
@@ -89,7 +89,7 @@ fn the_store_does_what_a_model_in_memory_does() {
                     life += 1;
                     let next = root.path().join(life.to_string());
                     killed_copy(&dir, &next);
-                    drop(store);
+                    store.close().wait().unwrap();
                     dir = next;
                     store = Handle::open(&dir, identity(), options.clone()).unwrap();
                     compare(&store, &model);
@@ -98,7 +98,7 @@ fn the_store_does_what_a_model_in_memory_does() {
         }
         compare(&store, &model);
         let state = store.state_hash().wait().unwrap();
-        drop(store);
+        store.close().wait().unwrap();
         let reader = Handle::open_read_only(&dir, identity().peer_id(), options).unwrap();
         compare(&reader, &model);
         assert_eq!(reader.state_hash().wait().unwrap(), state);
@@ -225,7 +225,7 @@ fn a_disk_that_fills_loses_nothing_and_takes_writes_again_when_there_is_room() {
             std::thread::park_timeout(Duration::from_millis(50));
         }
         written.push("room".into());
-        drop(store);
+        store.close().wait().unwrap();
         let store = Handle::open(&at, identity(), options).unwrap();
         assert_eq!(texts(&all(&store)), written);
     }
@@ -236,7 +236,9 @@ fn a_file_system_that_takes_no_writes_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let mounted = Mounted::new(dir.path(), "8m");
     let at = dir.path().join("store");
-    open(&at).unwrap().append(vec![text("one")]).wait().unwrap();
+    let store = open(&at).unwrap();
+    store.append(vec![text("one")]).wait().unwrap();
+    store.close().wait().unwrap();
     mounted.mount(&["-o", "remount,ro"]);
     let refused = open(&at).unwrap_err().to_string();
     assert!(refused.contains(at.to_str().unwrap()) && refused.contains("Read-only"), "{refused}");
@@ -251,7 +253,9 @@ fn a_file_system_that_takes_no_writes_is_read() {
 fn foreign_files_are_left_alone_and_modes_are_private() {
     let dir = tempfile::tempdir().unwrap();
     let at = dir.path().join("store");
-    open(&at).unwrap().append(vec![text("one")]).wait().unwrap();
+    let store = open(&at).unwrap();
+    store.append(vec![text("one")]).wait().unwrap();
+    store.close().wait().unwrap();
     for name in ["README", "0000000000000001.seg.old", "x.seg"] {
         fs::write(at.join(name), "foreign").unwrap();
     }
@@ -279,6 +283,7 @@ fn an_export_replayed_gives_the_same_state() {
             store.append(vec![text(&format!("{life} {n}")), text("two")]).wait().unwrap();
             store.put(text(&format!("key {}", n % 7)), text(&format!("{life} {n}"))).wait().unwrap();
         }
+        store.close().wait().unwrap();
     }
     let store = open(&from).unwrap();
     let mut archive = Vec::new();
@@ -328,7 +333,7 @@ fn a_verification_beside_a_writer_reads_what_is_durable_and_nothing_else() {
         store.append(vec![text(&format!("{n} {}", "x".repeat(1000)))]).wait().unwrap();
     }
     killed_copy(&before, &dir);
-    drop(store);
+    store.close().wait().unwrap();
     let store = Handle::open(&dir, identity(), options.clone()).unwrap();
     let beside = || Verification::beside(&store, &dir, identity().peer_id(), options.clone()).unwrap();
     let mut early = beside();

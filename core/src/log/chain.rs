@@ -219,7 +219,16 @@ impl Chains {
     /// # Errors
     /// As [`Chains::check`].
     pub fn accept(&mut self, commit: &Commit) -> Result<Accept, Refusal> {
-        let accept = self.check(commit)?;
+        self.accept_verified(commit, None)
+    }
+
+    /// As [`Chains::accept`], where it may be known what became of [`Commit::verify`] with the log's author.
+    pub(super) fn accept_verified(
+        &mut self,
+        commit: &Commit,
+        verdict: Option<Result<(), VerifyError>>,
+    ) -> Result<Accept, Refusal> {
+        let accept = self.check_verified(commit, verdict)?;
         if accept == Accept::New {
             self.advance(commit);
         }
@@ -231,12 +240,17 @@ impl Chains {
     /// # Errors
     /// Every [`Refusal`] but [`Refusal::WrongNetwork`] and [`Refusal::TooMany`].
     pub fn check(&self, commit: &Commit) -> Result<Accept, Refusal> {
+        self.check_verified(commit, None)
+    }
+
+    fn check_verified(&self, commit: &Commit, verdict: Option<Result<(), VerifyError>>) -> Result<Accept, Refusal> {
         let header = commit.header();
         let state = self.state(header)?;
         self.check_member(header.log, &state.genesis)?;
         let standing = self.standing(state, commit)?;
         let (log, at) = (header.log, header.first_seq);
-        commit.verify(&state.genesis.peer_id).map_err(|error| match error {
+        let verdict = verdict.unwrap_or_else(|| commit.verify(&state.genesis.peer_id));
+        verdict.map_err(|error| match error {
             VerifyError::OpsHash => Refusal::BadHash { log, at },
             VerifyError::Signature => Refusal::BadSignature { log, at },
         })?;
@@ -291,6 +305,11 @@ impl Chains {
     /// The members.
     pub fn members(&self) -> &BTreeSet<PeerId> {
         &self.members
+    }
+
+    /// Takes other members. What is here of former ones stays; nothing more of them is taken.
+    pub fn set_members(&mut self, members: BTreeSet<PeerId>) {
+        self.members = members;
     }
 
     /// The hash of all that a store holds: that of the key-value view ([`View::digest`](super::view::View::digest)), and of

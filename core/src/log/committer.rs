@@ -9,8 +9,9 @@ use bytes::Bytes;
 
 use super::chain::{Accept, Chains, MAX_LOGS, Refusal};
 use super::clock::{Hlc, HybridClock, KV_HORIZON};
-use super::commit::{Commit, CommitHash, Draft, Genesis, HEAD_LEN, LogId, Record};
+use super::commit::{Commit, CommitHash, Draft, Genesis, HEAD_LEN, LogId, Record, VerifyError};
 use super::disk::{DiskResult, Token};
+use super::import::{Unverified, Verdicts};
 use super::op::{MAX_COMMIT, MAX_COMMIT_OPS, Op, OpsBuilder};
 use super::recover::SegmentInfo;
 use super::replay::Replay;
@@ -31,8 +32,9 @@ const MAX_PENDING: usize = 1024;
 const OWN_LOGS: usize = 4096;
 /// Bytes of commits that are signed and wait for the disk.
 const MAX_FORMED_BYTES: u64 = 4 * MAX_COMMIT as u64;
-/// Bit of the tokens of drafts; the writer's have it not.
+/// Bit of the tokens of drafts, and of those of imports that are verified; the writer's have neither.
 const SIGNING: u64 = 1 << 62;
+const VERIFYING: u64 = 1 << 61;
 
 /// What waits for the driver.
 #[derive(Debug, Default)]
@@ -50,14 +52,6 @@ struct Waiting {
     reservation: Option<Reservation>,
 }
 
-/// Records that wait.
-#[derive(Debug)]
-struct Import {
-    ticket: Ticket,
-    records: Vec<Record>,
-    bytes: usize,
-}
-
 /// Who is told that a part of a commit is durable.
 #[derive(Debug)]
 struct Answer {
@@ -72,6 +66,23 @@ struct Signing {
     token: Token,
     answers: Vec<Answer>,
     reserved: u64,
+}
+
+/// An import that waits.
+#[derive(Debug)]
+struct Importing {
+    ticket: Ticket,
+    records: Vec<Record>,
+    bytes: usize,
+    verified: Verified,
+}
+
+/// How far the verification of an import is.
+#[derive(Debug)]
+enum Verified {
+    No,
+    UnderWay(Token),
+    Yes(Verdicts),
 }
 
 /// What goes to the disk at once.
@@ -142,7 +153,9 @@ pub(super) struct Committer {
     genesis: Option<Genesis>,
     queue: VecDeque<Waiting>,
     queued_bytes: usize,
-    imports: VecDeque<Import>,
+    imports: VecDeque<Importing>,
+    /// The last commit that went to the disk was the owner's: an import that waits comes before the next one.
+    is_imports_turn: bool,
     /// Beginnings of logs whose first commit has not come.
     pending: VecDeque<(LogId, Genesis)>,
     signing: Option<Signing>,
@@ -172,6 +185,7 @@ impl Committer {
             queue: VecDeque::new(),
             queued_bytes: 0,
             imports: VecDeque::new(),
+            is_imports_turn: false,
             pending: VecDeque::new(),
             signing: None,
             formed: VecDeque::new(),
@@ -284,7 +298,7 @@ impl Committer {
         if self.imports.len() >= MAX_IMPORTS || waiting + bytes > MAX_IMPORT_BYTES {
             return Err(AppendError::Busy);
         }
-        self.imports.push_back(Import { ticket, records, bytes });
+        self.imports.push_back(Importing { ticket, records, bytes, verified: Verified::No });
         Ok(())
     }
 
@@ -306,6 +320,14 @@ impl Committer {
         }
         let genesis = self.genesis.take().map(Box::new);
         self.formed.push_back(Batch::Own { genesis, commit, answers, reserved });
+    }
+
+    pub(super) fn handle_verified(&mut self, token: Token, verdicts: Verdicts) {
+        if let Some(Importing { verified, .. }) = self.imports.front_mut()
+            && matches!(verified, Verified::UnderWay(awaited) if *awaited == token)
+        {
+            *verified = Verified::Yes(verdicts);
+        }
     }
 
     pub(super) fn handle_disk(
@@ -346,6 +368,10 @@ impl Committer {
             return;
         }
         self.fly(now);
+        self.verify_next(replay, out);
+        if self.is_imports_turn {
+            self.import_next(now, replay, out);
+        }
         self.form(now, unix, replay, out);
         self.import_next(now, replay, out);
         let idle = self.queue.is_empty() && self.imports.is_empty() && self.formed.is_empty();
@@ -369,6 +395,7 @@ impl Committer {
                     self.push_genesis(genesis);
                 }
                 self.push_commit(commit);
+                self.is_imports_turn = true;
             }
             self.flying.push(batch);
         }
@@ -389,7 +416,9 @@ impl Committer {
     fn form(&mut self, now: Instant, unix: UnixTime, replay: &mut Replay, out: &mut Outbox) {
         let disk_idle = !self.writer.is_busy() && self.flying.is_empty() && self.formed.is_empty();
         let is_full = self.queued_bytes >= MAX_COMMIT || self.queue.len() >= MAX_COMMIT_OPS;
-        let may = disk_idle || (is_full && self.reserved < MAX_FORMED_BYTES);
+        // What is formed ahead goes before an import.
+        let is_due = self.is_imports_turn && self.is_verified();
+        let may = disk_idle || (is_full && self.reserved < MAX_FORMED_BYTES && !is_due);
         if self.queue.is_empty() || self.signing.is_some() || !may {
             return;
         }
@@ -454,10 +483,46 @@ impl Committer {
         self.genesis.as_ref().map_or(0, |genesis| frame_len(genesis.encode().len()))
     }
 
+    /// Hands out the commits of the next import to be verified.
+    fn verify_next(&mut self, replay: &Replay, out: &mut Outbox) {
+        let Some(Importing { records, verified: verified @ Verified::No, .. }) = self.imports.front_mut() else {
+            return;
+        };
+        // Its chains are not known before the import before it is durable.
+        if self.flying.iter().any(|batch| matches!(batch, Batch::Import { .. })) {
+            return;
+        }
+        let pending = self.pending.iter().map(|(log, genesis)| (*log, genesis.peer_id));
+        let mut begun: BTreeMap<LogId, PeerId> = pending.collect();
+        let unverified = Unverified::new(records, |record| match record {
+            Record::Genesis(genesis) => {
+                begun.insert(genesis.log_id(), genesis.peer_id);
+                None
+            }
+            Record::Commit(commit) => {
+                let log = commit.header().log;
+                replay.chains.get(&log).map(|state| state.genesis.peer_id).or_else(|| begun.get(&log).copied())
+            }
+        });
+        let token = Token(VERIFYING | self.next_token);
+        self.next_token += 1;
+        *verified = Verified::UnderWay(token);
+        out.effects.push_back(Effect::Verify(token, unverified));
+    }
+
+    /// Whether an import waits that only has to be written.
+    fn is_verified(&self) -> bool {
+        self.imports.front().is_some_and(|import| matches!(import.verified, Verified::Yes(_)))
+    }
+
     /// Writes the records of the next import, when nothing else is under way.
     fn import_next(&mut self, now: Instant, replay: &mut Replay, out: &mut Outbox) {
         let idle = !self.writer.is_busy() && self.flying.is_empty() && self.formed.is_empty() && self.signing.is_none();
-        let Some(&Import { ticket, ref records, .. }) = self.imports.front().filter(|_| idle) else { return };
+        let Some(&Importing { ticket, ref records, verified: Verified::Yes(_), .. }) =
+            self.imports.front().filter(|_| idle)
+        else {
+            return;
+        };
         // Each commit may bring the beginning of its log along, which waited for it.
         let genesis = frame_len(Genesis::MAX_LEN);
         let needed = records.iter().map(|record| genesis + frame_len(encoded_len(record))).sum();
@@ -470,8 +535,11 @@ impl Committer {
                 return;
             }
         }
-        let Some(Import { ticket, records, .. }) = self.imports.pop_front() else { return };
-        match self.take_records(replay, records) {
+        let Some(Importing { records, verified: Verified::Yes(verdicts), .. }) = self.imports.pop_front() else {
+            return;
+        };
+        self.is_imports_turn = false;
+        match self.take_records(replay, records, &verdicts) {
             Err((record, refusal)) => out.events.push_back(StoreEvent::ImportRefused { ticket, record, refusal }),
             Ok(Taken { chains, pending, records, new, known, uncompared }) => {
                 self.pending = pending;
@@ -482,7 +550,12 @@ impl Committer {
     }
 
     /// What the store is with `records`; or the number of the first one that is refused, and why.
-    fn take_records(&self, replay: &Replay, records: Vec<Record>) -> Result<Taken, (usize, Refusal)> {
+    fn take_records(
+        &self,
+        replay: &Replay,
+        records: Vec<Record>,
+        verdicts: &Verdicts,
+    ) -> Result<Taken, (usize, Refusal)> {
         let mut taken = Taken {
             chains: replay.chains.clone(),
             pending: self.pending.clone(),
@@ -495,14 +568,20 @@ impl Committer {
         for (number, record) in records.into_iter().enumerate() {
             let taken = match record {
                 Record::Genesis(genesis) => taken.genesis(genesis),
-                Record::Commit(commit) => self.take_commit(&mut taken, &mut bytes, commit),
+                Record::Commit(commit) => self.take_commit(&mut taken, &mut bytes, commit, verdicts.get(number)),
             };
             taken.map_err(|refusal| (number, refusal))?;
         }
         Ok(taken)
     }
 
-    fn take_commit(&self, taken: &mut Taken, bytes: &mut BTreeMap<PeerId, u64>, commit: Commit) -> Result<(), Refusal> {
+    fn take_commit(
+        &self,
+        taken: &mut Taken,
+        bytes: &mut BTreeMap<PeerId, u64>,
+        commit: Commit,
+        verdict: Option<Result<(), VerifyError>>,
+    ) -> Result<(), Refusal> {
         let log = commit.header().log;
         let waiting = taken.pending.iter().position(|(other, _)| *other == log);
         if let Some((_, genesis)) = waiting.and_then(|at| taken.pending.remove(at)) {
@@ -514,7 +593,7 @@ impl Committer {
             taken.records.push(Record::Genesis(genesis));
             taken.new += 1;
         }
-        match taken.chains.accept(&commit)? {
+        match taken.chains.accept_verified(&commit, verdict)? {
             Accept::Known => taken.known += 1,
             Accept::Past => taken.uncompared += 1,
             Accept::New => {
@@ -556,7 +635,9 @@ impl Committer {
                 Batch::Own { genesis, commit, answers, .. } => {
                     own_durable(replay, genesis.as_deref(), &commit, answers, out)
                 }
-                Batch::Import { ticket, records, chains, new, known, uncompared } => {
+                Batch::Import { ticket, records, mut chains, new, known, uncompared } => {
+                    // They may be others by now.
+                    chains.set_members(replay.chains.members().clone());
                     replay.chains = *chains;
                     for record in &records {
                         if let Record::Commit(commit) = record {
@@ -575,7 +656,7 @@ impl Committer {
     fn stop(&mut self, stopped: Stopped, out: &mut Outbox) {
         self.stopped = Some(stopped);
         // Nothing that was to follow is done any more. Readings go on.
-        out.effects.retain(|effect| !matches!(effect, Effect::Disk(..) | Effect::Sign(..)));
+        out.effects.retain(|effect| !matches!(effect, Effect::Disk(..) | Effect::Sign(..) | Effect::Verify(..)));
         out.events.push_back(StoreEvent::Stopped(stopped));
         let flying = self.flying.drain(..).flat_map(Batch::tickets);
         let error = AppendError::Unknown(stopped);

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod commit;
 mod committer;
 pub mod disk;
+pub mod import;
 pub mod op;
 pub mod reader;
 pub mod recover;

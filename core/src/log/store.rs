@@ -10,7 +10,7 @@
 //! acknowledged, delivered or shown in the view before the sync that covers it came back.
 
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use super::chain::{Chains, Refusal};
 use super::commit::{Commit, Draft, LogId, Record, hash};
 use super::committer::{Committer, Outbox};
 use super::disk::{DiskOp, DiskResult, Token};
+use super::import::{Unverified, Verdicts};
 use super::op::{LimitError, MAX_COMMIT, MAX_COMMIT_OPS, Op};
 use super::reader::{Cursor, Damaged, Reading, Taken};
 use super::recover::{RecoverStep, Recovered, Recovery, SegmentInfo};
@@ -81,6 +82,8 @@ pub enum Effect {
     /// [`Commit::verify_ops`], on any thread; what comes of it goes to [`Store::handle_hashed`]. Only with
     /// [`Depth::HashJobs`]. Other effects may be polled and carried out meanwhile.
     Hash(Token, Commit),
+    /// [`Unverified::verify`], on any thread; what it says goes to [`Store::handle_verified`]. Appends go on meanwhile.
+    Verify(Token, Unverified),
 }
 
 /// What happened.
@@ -256,8 +259,7 @@ impl Store {
     ///
     /// `seed` is 32 fresh random bytes: a log's name and a segment's checksums are made of them.
     pub fn open(config: StoreConfig, seed: [u8; 32], unix: UnixTime) -> Store {
-        let members = config.members.iter().copied().chain([config.owner]).collect();
-        let chains = Chains::new(config.network_id.clone(), members);
+        let chains = Chains::new(config.network_id.clone(), members(&config));
         let replay = Replay::new(config.owner, chains, View::new(config.view_bytes), config.depth);
         let (owner, network) = (*config.owner.as_bytes(), hash(&[config.network_id.as_str().as_bytes()]));
         let recovery = Recovery::new(owner, network, config.read_only, replay);
@@ -341,6 +343,11 @@ impl Store {
         }
     }
 
+    /// Takes what [`Unverified::verify`] said of an [`Effect::Verify`].
+    pub fn handle_verified(&mut self, now: Instant, token: Token, verdicts: Verdicts) {
+        self.with_committer(now, |committer, _| committer.handle_verified(token, verdicts));
+    }
+
     /// Takes a signed commit.
     pub fn handle_signed(&mut self, now: Instant, token: Token, commit: Commit) {
         self.with_committer(now, |committer, _| committer.handle_signed(token, commit));
@@ -354,6 +361,14 @@ impl Store {
     /// Tells the wall clock's time: commits and key-value writes are stamped with it.
     pub fn set_unix_time(&mut self, unix: UnixTime) {
         self.unix = unix;
+    }
+
+    /// Tells whose logs may be imported from now on, besides the owner's.
+    pub fn set_members(&mut self, of: Vec<PeerId>) {
+        self.config.members = of;
+        if let State::Open(open) = &mut self.state {
+            open.replay.chains.set_members(members(&self.config));
+        }
     }
 
     /// Appends ops of the application. They stay together, in their order; [`StoreEvent::Durable`] acknowledges them.
@@ -381,7 +396,8 @@ impl Store {
     }
 
     /// Takes records of other logs: all of them, or none. At most [`MAX_IMPORT`] of [`MAX_IMPORT_BYTES`]; commits come after
-    /// their log's genesis and in its order. They are verified here: hashes, chains, and the signature of each of them.
+    /// their log's genesis and in its order. Hashes, chains and the signature of each of them are verified, hashes and
+    /// signatures by [`Effect::Verify`].
     ///
     /// # Errors
     /// [`AppendError::Busy`] if [`MAX_IMPORTS`] wait, or [`MAX_IMPORT_BYTES`] of them would; [`AppendError::ImportTooLarge`],
@@ -525,7 +541,8 @@ impl Store {
                 self.out.events.push_back(StoreEvent::Refused(error));
             }
             RecoverStep::Done(recovered) => {
-                let Recovered { replay, segments, tail } = *recovered;
+                let Recovered { mut replay, segments, tail } = *recovered;
+                replay.chains.set_members(members(&self.config));
                 let config = WriterConfig {
                     segment_bytes: self.config.segment_bytes,
                     max_bytes: self.config.max_bytes,
@@ -561,4 +578,9 @@ impl Store {
             self.out.events.push_back(StoreEvent::Read { ticket, taken, next, damaged });
         }
     }
+}
+
+/// Whose commits are taken.
+fn members(config: &StoreConfig) -> BTreeSet<PeerId> {
+    config.members.iter().copied().chain([config.owner]).collect()
 }

@@ -128,6 +128,9 @@ impl Machine {
                     self.store.handle_disk(self.now, token, result);
                 }
                 Effect::Hash(token, commit) => self.store.handle_hashed(token, commit.verify_ops().is_ok()),
+                Effect::Verify(token, unverified) => {
+                    self.store.handle_verified(self.now, token, unverified.verify());
+                }
                 Effect::Sign(token, draft) => self.store.handle_signed(self.now, token, draft.sign(&identity())),
             }
         }
@@ -307,7 +310,7 @@ fn what_only_waited_when_the_disk_failed_is_not_there_for_certain() {
                 let result = machine.disk.run(op);
                 machine.store.handle_disk(machine.now, token, result);
             }
-            Effect::Hash(..) => panic!("nothing is read"),
+            Effect::Hash(..) | Effect::Verify(..) => panic!("nothing is read or imported"),
         }
     }
     let failed = core::iter::from_fn(|| machine.store.poll_event()).filter_map(|event| match event {
@@ -431,7 +434,7 @@ fn hashes_computed_elsewhere_find_what_hashes_computed_here_find() {
                 machine.store.handle_disk(machine.now, token, result);
             }
             Effect::Hash(token, _) => jobs.push(token),
-            Effect::Sign(..) => panic!("nothing is written"),
+            Effect::Sign(..) | Effect::Verify(..) => panic!("nothing is written"),
         }
     }
     assert!(machine.store.poll_event().is_none());
@@ -777,4 +780,87 @@ fn a_run_is_taken_as_its_commits_are_one_by_one() {
     // And where the run begins behind what is here.
     let (refusals, taken) = import(&[&records[..2], &records[2..]]);
     assert_eq!((&refusals[..], taken), (&[forged][..], 1));
+}
+
+#[test]
+fn appends_go_on_while_an_import_is_verified_and_then_it_has_its_turn() {
+    let mut machine = Machine::opened(Disk::default(), 1);
+    let genesis =
+        Genesis { network_id: config().network_id, peer_id: identity().peer_id(), nonce: [5; 16], predecessor: None };
+    let log = genesis.log_id();
+    let ops = Ops::new(&[Op::Plain(Bytes::from_static(b"imported"))]).unwrap().unwrap();
+    let commit = Draft::new(log, 0, log.into(), Hlc(1), ops).sign(&identity());
+    let records = vec![Record::Genesis(genesis), Record::Commit(commit)];
+    machine.store.import(machine.now, Ticket(0), records).unwrap();
+    let append = |machine: &mut Machine| {
+        machine.store.append(machine.now, Ticket(1), vec![Bytes::from_static(b"op")]).unwrap();
+    };
+    append(&mut machine);
+    let (mut job, mut durable, mut imported) = (None, 0, false);
+    while !imported {
+        match machine.store.poll_effect() {
+            Some(Effect::Verify(token, unverified)) => job = Some((token, unverified)),
+            Some(Effect::Sign(token, draft)) => {
+                machine.store.handle_signed(machine.now, token, draft.sign(&identity()));
+            }
+            Some(Effect::Disk(token, op)) => {
+                let result = machine.disk.run(op);
+                machine.store.handle_disk(machine.now, token, result);
+            }
+            Some(Effect::Hash(..)) => panic!("nothing is read back"),
+            None => {}
+        }
+        while let Some(event) = machine.store.poll_event() {
+            match event {
+                StoreEvent::Durable { .. } => {
+                    durable += 1;
+                    assert!(durable < 20, "there is always an append that waits, and the import waits for ever");
+                    append(&mut machine);
+                    if durable == 10 {
+                        let (token, unverified) = job.take().expect("it was handed out at once");
+                        machine.store.handle_verified(machine.now, token, unverified.verify());
+                    }
+                }
+                StoreEvent::Imported { new: 2, .. } => imported = true,
+                event => panic!("{event:?}"),
+            }
+        }
+    }
+    assert!(durable >= 10, "the appends did not wait for it");
+}
+
+#[test]
+fn who_becomes_a_member_is_taken_from_at_once_and_stays_one() {
+    let author = Identity::from_seed([9; 32]);
+    let genesis =
+        Genesis { network_id: config().network_id, peer_id: author.peer_id(), nonce: [5; 16], predecessor: None };
+    let mut tip = Tip { log: genesis.log_id(), next: 0, head: genesis.log_id().into() };
+    let mut records = vec![Record::Genesis(genesis)];
+    for _ in 0..2 {
+        let ops = Ops::new(&[Op::Plain(Bytes::from_static(b"op"))]).unwrap().unwrap();
+        let commit = Draft::new(tip.log, tip.next, tip.head, Hlc(1), ops).sign(&author);
+        tip = commit.tip();
+        records.push(Record::Commit(commit));
+    }
+    let last = records.split_off(2);
+    let mut machine = Machine::opened(Disk::default(), 1);
+    let import = |machine: &mut Machine, records: &[Record]| {
+        machine.store.import(machine.now, Ticket(1), records.to_vec()).unwrap();
+        matches!(machine.run()[..], [StoreEvent::Imported { .. }])
+    };
+    assert!(!import(&mut machine, &records));
+    machine.store.set_members(vec![author.peer_id()]);
+    assert!(import(&mut machine, &records));
+    // Told while an import is under way.
+    machine.store.import(machine.now, Ticket(2), last).unwrap();
+    assert!(matches!(machine.store.poll_effect(), Some(Effect::Verify(token, unverified)) if {
+        machine.store.handle_verified(machine.now, token, unverified.verify());
+        true
+    }));
+    let Some(Effect::Disk(token, op)) = machine.store.poll_effect() else { panic!("it is written") };
+    machine.store.set_members(Vec::new());
+    let result = machine.disk.run(op);
+    machine.store.handle_disk(machine.now, token, result);
+    assert!(matches!(machine.run()[..], [StoreEvent::Imported { new: 1, .. }]));
+    assert!(!import(&mut machine, &records), "nothing of a former member is taken");
 }

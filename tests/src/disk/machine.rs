@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use vine_core::identity::Identity;
 use vine_core::log::disk::{DiskOp, DiskResult, Token};
+use vine_core::log::import::Verdicts;
 use vine_core::log::op::Op;
 use vine_core::log::reader::Cursor;
 use vine_core::log::report::Damage;
@@ -107,6 +108,8 @@ pub(super) struct Life {
     /// Operations that the disk has not come to, each with the time when it is done.
     operations: VecDeque<(Instant, Token, DiskOp)>,
     signed: VecDeque<(Instant, Token, Commit)>,
+    /// What was said of an import, until the store is told.
+    verified: Option<(Instant, Token, Verdicts)>,
 }
 
 /// A machine with a disk and, while it runs, a store.
@@ -340,6 +343,7 @@ impl Machine {
             was_broken: self.disk.broken || self.disk.read_only,
             operations: VecDeque::new(),
             signed: VecDeque::new(),
+            verified: None,
         });
         shared.trace.note("open", self.number, shared.now, &[u8::from(read_only)]);
         self.drain(shared);
@@ -435,11 +439,12 @@ impl Machine {
         };
         let operation = life.operations.front().map(|(due, ..)| *due);
         let signed = life.signed.front().map(|(due, ..)| *due);
+        let verified = life.verified.as_ref().map(|(due, ..)| *due);
         let timeout = life.store.poll_timeout();
-        [operation, signed, timeout].into_iter().flatten().min().unwrap_or(Instant::FAR_FUTURE)
+        [operation, signed, verified, timeout].into_iter().flatten().min().unwrap_or(Instant::FAR_FUTURE)
     }
 
-    /// Its deadline has come: one operation is done, one signature made, or time has passed.
+    /// Its deadline has come: one operation is done, one signature made, one import verified, or time has passed.
     ///
     /// # Panics
     /// Where a rule is broken.
@@ -453,6 +458,8 @@ impl Machine {
             && let Some((_, token, op)) = life.operations.pop_front()
         {
             self.perform(shared, token, &op);
+        } else if let Some((_, token, verdicts)) = life.verified.take_if(|(due, ..)| *due <= now) {
+            life.store.handle_verified(now, token, verdicts);
         } else if life.signed.front().is_some_and(|(due, ..)| *due <= now)
             && let Some((_, token, commit)) = life.signed.pop_front()
         {
@@ -508,6 +515,11 @@ impl Machine {
                 match effect {
                     Effect::Disk(token, op) => self.disk_effect(shared.now, token, op),
                     Effect::Hash(token, commit) => life.store.handle_hashed(token, commit.verify_ops().is_ok()),
+                    Effect::Verify(token, unverified) => {
+                        let due = shared.now + self.latency();
+                        let Some(life) = &mut self.life else { return };
+                        life.verified = Some((due, token, unverified.verify()));
+                    }
                     Effect::Sign(token, draft) => {
                         let commit = draft.sign(&self.identity);
                         self.sign_effect(shared, token, commit);

@@ -33,8 +33,8 @@
 //! The same scripts run over real files as well, the files of a `twin` of the disk: there each operation has to give what it
 //! gives on the simulated disk, and a program that opens the directory afterwards has to find the same store.
 //!
-//! To repeat a seed: `VINE_SIM_SEED=n cargo test -p vine-tests --test log_seeds` (`log_files` for real files); to see every effect of it, with
-//! `VINE_SIM_LOG=1` and `-- --nocapture`.
+//! To repeat a seed: `VINE_SIM_SEED=n cargo test -p vine-tests --test log_seeds`, or `--test log_files` for real files; to see
+//! every effect of it, with `VINE_SIM_LOG=1` and `-- --nocapture`.
 
 mod check;
 mod content;

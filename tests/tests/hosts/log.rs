@@ -196,10 +196,9 @@ fn an_archive_carries_the_log_to_another_machine() {
         &["log", "import", &path],
         &["byte", a.peer_id(), "not a member", "[[allowed_peers]]", "nothing was imported"],
     );
-    b.stop();
     b.allow(&a);
     b.write_config();
-    start(&mut b);
+    done(&b, &["daemon", "reload"]);
     refuse_what_is_damaged(&b, &archive);
     assert_eq!(json(&b, &["log", "import", &path])["known"], 0);
     assert_eq!(state_hash(&a), state_hash(&b));

@@ -1,5 +1,7 @@
 //! `vine doctor`: what stands between this machine and a running node, and what to do about it.
 
+mod log;
+
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -7,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::Access;
 use serde::Serialize;
+use vine_core::PeerId;
 
 use super::{config_path, runtime};
 use crate::api::Daemon;
@@ -21,7 +24,7 @@ enum Verdict {
     Ok,
     /// The node runs, but not as well as it could.
     Warn,
-    /// The node does not run.
+    /// The node, or its log, does not run.
     Fail,
 }
 
@@ -88,13 +91,14 @@ fn render(checks: &[Check], colour: bool) -> String {
 
 fn all_checks(path: Option<PathBuf>) -> Outcome<Vec<Check>> {
     let mut checks = Vec::new();
-    let config = match config_path(path) {
+    let loaded = match config_path(path) {
         Ok(path) => configuration(&path, &mut checks),
         Err(failure) => {
             checks.push(Check::fail("configuration", failure.message(), "vine config init"));
             None
         }
     };
+    let (config, owner) = loaded.unzip();
     let daemon = match &config {
         Some(config) => daemon(config, &mut checks)?,
         None => None,
@@ -110,6 +114,9 @@ fn all_checks(path: Option<PathBuf>) -> Outcome<Vec<Check>> {
         if let Some(parent) = config.node.control_socket.parent().filter(|parent| *parent != config.node.state_dir) {
             checks.push(directory("control socket", "control_socket", parent));
         }
+        if let Some(owner) = owner {
+            checks.extend(log::checks(config, owner, daemon.is_some())?);
+        }
     }
     checks.push(offloads());
     checks.push(socket_buffers());
@@ -117,8 +124,8 @@ fn all_checks(path: Option<PathBuf>) -> Outcome<Vec<Check>> {
     Ok(checks)
 }
 
-fn configuration(path: &Path, checks: &mut Vec<Check>) -> Option<Config> {
-    let config = match config::load(path) {
+fn configuration(path: &Path, checks: &mut Vec<Check>) -> Option<(Config, PeerId)> {
+    let loaded = match config::load(path) {
         Ok((config, identity)) => {
             checks
                 .push(Check::ok("configuration", format!("{} is valid, {} peers", path.display(), config.peers.len())));
@@ -126,7 +133,7 @@ fn configuration(path: &Path, checks: &mut Vec<Check>) -> Option<Config> {
                 "identity",
                 format!("{} holds {}", config.node.identity_path.display(), identity.peer_id()),
             ));
-            config
+            (config, identity.peer_id())
         }
         Err(faults) => {
             let message = faults.to_string();
@@ -138,10 +145,10 @@ fn configuration(path: &Path, checks: &mut Vec<Check>) -> Option<Config> {
             return None;
         }
     };
-    for warning in &config.warnings {
+    for warning in &loaded.0.warnings {
         checks.push(Check::warn("configuration", warning, "see the message"));
     }
-    Some(config)
+    Some(loaded)
 }
 
 fn daemon(config: &Config, checks: &mut Vec<Check>) -> Outcome<Option<Daemon>> {

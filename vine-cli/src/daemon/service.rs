@@ -301,7 +301,7 @@ impl Service {
             let stays = |id: &PeerId| new.peers.iter().any(|peer| peer.id == *id);
             last_known.retain(stays);
             self.history.retain(stays);
-            self.log.set_names(&new);
+            self.log.reload(&new);
             // What needs a restart is still that of the start.
             config.peers = new.peers;
             config.policy = new.policy;

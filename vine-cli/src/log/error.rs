@@ -194,7 +194,7 @@ fn append(error: &AppendError) -> Trouble {
 /// Why a record is not taken, and the cure.
 fn refusal_of_import(refusal: &Refusal) -> String {
     let cure = match refusal {
-        Refusal::NotAMember { .. } => "; add it to [[allowed_peers]] and restart the daemon",
+        Refusal::NotAMember { .. } => "; add it to [[allowed_peers]], and: vine daemon reload",
         Refusal::Gap { .. } | Refusal::UnknownLog { .. } | Refusal::PredecessorMissing { .. } => {
             "; import first what comes before"
         }

@@ -31,13 +31,18 @@ pub(crate) fn directory(config: &Config) -> PathBuf {
 pub(crate) fn options(config: &Config) -> Options {
     let log = &config.log;
     let mut options = Options::new(config.node.network_id.clone());
-    options.members = config.peers.iter().map(|peer| peer.id).collect();
+    options.members = members(config);
     options.segment_bytes = log.segment_bytes;
     options.max_bytes = log.max_bytes;
     options.author_bytes = log.author_bytes;
     options.view_bytes = log.view_bytes;
     options.reserve = log.min_free_bytes;
     options
+}
+
+/// Whose logs are taken.
+pub(crate) fn members(config: &Config) -> Vec<PeerId> {
+    config.peers.iter().map(|peer| peer.id).collect()
 }
 
 /// The names that the configuration gives.

@@ -39,6 +39,8 @@ pub(super) struct LogService {
     options: Options,
     /// Of authors; those of peers change with the configuration.
     names: Mutex<Arc<Names>>,
+    /// Whose logs are taken, as the last configuration says it.
+    members: Mutex<Vec<PeerId>>,
     state: watch::Sender<State>,
     streams: Arc<Semaphore>,
     refusals: AtomicU64,
@@ -73,6 +75,7 @@ impl LogService {
             owner,
             options: log::options(config),
             names: Mutex::new(Arc::new(log::names(config, owner))),
+            members: Mutex::new(log::members(config)),
             state: watch::Sender::new(state),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             refusals: AtomicU64::new(0),
@@ -118,6 +121,8 @@ impl LogService {
             }
             is_wanted
         });
+        // They may be others than when it began to be opened.
+        self.tell_members();
     }
 
     /// Finishes what is queued, and closes the store. Requests that come later are told so.
@@ -130,9 +135,20 @@ impl LogService {
         }
     }
 
-    /// The names of authors, as a new configuration gives them.
-    pub(super) fn set_names(&self, config: &Config) {
+    /// Takes over what a new configuration says of peers: their names, and whose logs are taken.
+    pub(super) fn reload(&self, config: &Config) {
         *self.names.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(log::names(config, self.owner));
+        *self.members.lock().unwrap_or_else(PoisonError::into_inner) = log::members(config);
+        self.tell_members();
+    }
+
+    fn tell_members(&self) {
+        // Held, so that of two who tell the later one is heard last.
+        let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        if let State::Open(store, _) = &*self.state.borrow() {
+            // Every import from now on comes behind it.
+            drop(store.set_members(members.clone()));
+        }
     }
 
     fn names(&self) -> Arc<Names> {
