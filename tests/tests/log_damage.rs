@@ -254,7 +254,7 @@ fn blocks_that_cannot_be_read_cost_what_is_in_them() {
     let world = world(WORKLOAD);
     let blocks = files(&world).into_iter().flat_map(|(file, len)| {
         let each = (0..len / BLOCK).map(|number| number * BLOCK..(number + 1) * BLOCK);
-        each.chain([0..2 * BLOCK]).map(move |range| (file, range))
+        each.chain(std::iter::once(0..2 * BLOCK)).map(move |range| (file, range))
     });
     let cases: Vec<_> = blocks.flat_map(|block| [(block.clone(), true), (block, false)]).collect();
     assert!(cases.len() > 20, "{cases:?}");
