@@ -329,7 +329,8 @@ impl Handle {
         Watch::new(self.clone(), prefix, from)
     }
 
-    /// Takes records of other logs: all of them or none, at most [`store::MAX_IMPORT`]. Answers when they are durable here.
+    /// Takes records of other logs: all of them or none, at most [`store::MAX_IMPORT`] of [`store::MAX_IMPORT_BYTES`]. They are
+    /// verified beside, and writes do not wait for that. Answers when they are durable here.
     pub fn import(&self, records: Vec<Record>) -> Pending<Imported> {
         self.inner.inbox.ask(|reply| Request::Import { records, reply })
     }
