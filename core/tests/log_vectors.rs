@@ -211,12 +211,12 @@ fn every_part_of_a_segment_has_its_golden_bytes() {
     let first = SegmentHeader { base: 0, first_ordinal: 0, previous: None, ..header };
     for (name, header) in [("header", header), ("header_first", first)] {
         assert_eq!(header.encode_copy(), golden[name], "{name}");
-        let decoded = SegmentHeader::decode(&header.encode());
+        let decoded = SegmentHeader::decode(&header.encode(), header.file);
         assert_eq!(decoded, HeaderBlock::Valid { header, damaged: None }, "{name}");
         for (at, damaged) in [(HEADER_COPIES[0], HEADER_COPIES[1]), (HEADER_COPIES[1], HEADER_COPIES[0])] {
             let mut block = vec![0; FRAMES_AT as usize];
             block[at as usize..(at + HEADER_COPY) as usize].copy_from_slice(&golden[name]);
-            let decoded = SegmentHeader::decode(&block);
+            let decoded = SegmentHeader::decode(&block, header.file);
             assert_eq!(decoded, HeaderBlock::Valid { header, damaged: Some(damaged) }, "{name}");
         }
     }
@@ -252,8 +252,8 @@ fn what_must_be_refused_is_refused() {
                 Ok(Ok(())) => false,
             },
             "archive" => read(&bytes).is_err(),
-            "header" => match SegmentHeader::decode(&bytes) {
-                HeaderBlock::Version(version) => why == "version" && version == 2,
+            "header" => match SegmentHeader::decode(&bytes, FileId(7)) {
+                HeaderBlock::Version(version) => why == "version" && version == 1,
                 decoded => why != "version" && decoded == HeaderBlock::Bad,
             },
             "frame" => decode_frame(&bytes, &SEGMENT, 5120) == FrameAt::None,

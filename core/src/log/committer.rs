@@ -422,6 +422,10 @@ impl Committer {
         if self.queue.is_empty() || self.signing.is_some() || !may {
             return;
         }
+        // What is imported may take the last place that there is for a log.
+        if self.log.is_none() && self.flying.iter().any(|batch| matches!(batch, Batch::Import { .. })) {
+            return;
+        }
         let (appends, bytes) = self.next_commit();
         if (self.log.is_none() || self.genesis.is_some()) && replay.chains.iter().len() >= MAX_LOGS {
             self.fail_queue(AppendError::TooManyLogs, &mut replay.view, out);

@@ -10,7 +10,8 @@
 //!   reported and never written over; the next opening's segment remembers where this one ends.
 //! - Good frames above the highest `synced_upto` may be in the memory of the host and not on the disk, even after a sync, if
 //!   an earlier one failed. They are written again, as they are, and synced, before anything relies on them.
-//! - A copy of a header that is damaged is written again from the other one, which is not touched before that is synced.
+//! - A copy of a header that is damaged is written again from the other one, which is not touched before that is synced. That
+//!   costs nothing but the copy where it fails.
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -72,7 +73,7 @@ pub enum RecoverStep {
     Wait,
     /// It is over.
     Done(Box<Recovered>),
-    /// The store cannot be opened. Nothing was written.
+    /// The store cannot be opened. What holds ops was not changed: at most what is there was written again.
     Refused(OpenError),
 }
 
@@ -124,18 +125,19 @@ enum Phase {
         file: FileId,
         at: u64,
         end: u64,
+        /// What lies there, once it is read.
         bytes: Option<Bytes>,
+        /// Bytes of this block and no others are read next: more of them could not be read at once.
+        is_block: bool,
     },
     Sync(FileId),
     SyncDir,
     Over,
 }
 
-impl Phase {
-    /// Whether it writes this file.
-    fn is_about(&self, other: Option<FileId>) -> bool {
-        matches!(self, Phase::Rewrite { file, .. } if Some(*file) == other)
-    }
+/// Where the block ends that holds this byte.
+fn block_end(at: u64) -> u64 {
+    (at + 1).next_multiple_of(BLOCK)
 }
 
 /// One opening of a store, as far as its first write.
@@ -253,7 +255,9 @@ impl Recovery {
                 self.headless_read(index, offset, &bytes)
             }
             (Ok(DiskDone::Read(bytes)), Phase::Vouch(_, scan) | Phase::Apply(_, scan)) => scan.feed(&bytes),
-            (Ok(DiskDone::Read(read)), Phase::Rewrite { bytes, .. }) if !read.is_empty() => *bytes = Some(read.into()),
+            (Ok(DiskDone::Read(read)), Phase::Rewrite { bytes, is_block, .. }) if !read.is_empty() => {
+                (*bytes, *is_block) = (Some(read.into()), false);
+            }
             (Ok(DiskDone::Done), Phase::Repair(_)) => _ = self.repairs.pop_front(),
             (Ok(DiskDone::Done), Phase::Rewrite { at, bytes, .. }) => *at += bytes.take().map_or(0, |b| b.len() as u64),
             (Ok(DiskDone::Done), Phase::Sync(_)) => self.phase = Phase::SyncDir,
@@ -277,7 +281,14 @@ impl Recovery {
             (Err(error), Phase::HeaderCopies { .. }) => self.copy_read(Err(error)),
             (Err(_), &mut Phase::Headless(index, _)) if self.read_only => self.headless_read(index, 0, &[0xff]),
             (Err(_), Phase::Vouch(_, scan) | Phase::Apply(_, scan)) => scan.feed_failed(),
-            (Err(_), Phase::Repair(next)) if !next.is_about(op.file()) => self.give_up_repair(),
+            (Err(_), Phase::Repair(_)) => self.give_up_repair(),
+            (Err(_), Phase::Rewrite { at, end, is_block, .. }) if matches!(op, DiskOp::Read { .. }) => {
+                // What the disk does not read is damaged, and was told: there is nothing to write again.
+                if *is_block {
+                    *at = block_end(*at).min(*end);
+                }
+                *is_block = !*is_block;
+            }
             (Err(error), _) => self.refused = Some(OpenError::disk(error, &op)),
             (Ok(_), _) => {
                 let error = DiskError { kind: DiskErrorKind::Io, code: 0 };
@@ -321,9 +332,12 @@ impl Recovery {
                 self.phase = Phase::Sync(*file);
                 None
             }
-            Phase::Rewrite { file, at, end, bytes } => Some(match bytes {
+            Phase::Rewrite { file, at, end, bytes, is_block } => Some(match bytes {
                 Some(bytes) => DiskOp::Write { file: *file, offset: *at, bytes: bytes.clone() },
-                None => DiskOp::Read { file: *file, offset: *at, len: (*end - *at).min(u64::from(READ_MAX)) as u32 },
+                None => {
+                    let most = if *is_block { block_end(*at) - *at } else { u64::from(READ_MAX) };
+                    DiskOp::Read { file: *file, offset: *at, len: (*end - *at).min(most) as u32 }
+                }
             }),
             Phase::Sync(file) => Some(DiskOp::Sync { file: *file }),
             Phase::SyncDir => Some(DiskOp::SyncDir),
@@ -345,7 +359,7 @@ impl Recovery {
         self.phase = Phase::Header(index + 1);
         let Some(file) = self.files.get_mut(index) else { return };
         let id = file.id;
-        let refusal = match SegmentHeader::decode(block) {
+        let refusal = match SegmentHeader::decode(block, id) {
             HeaderBlock::Version(version) => Some(OpenError::Version { file: id, version }),
             HeaderBlock::Valid { header, .. } if header.owner != self.owner => {
                 Some(OpenError::Owner { file: id, owner: header.owner })
@@ -547,7 +561,10 @@ impl Recovery {
         }
         // A file that was cut is not made longer.
         if let Some(offset) = damaged.filter(|_| !self.read_only && len >= FRAMES_AT) {
-            let bytes = Bytes::from(header.encode_copy());
+            // The whole block of the first copy: of a block that cannot be read no part can be written.
+            let mut bytes = if offset == HEADER_COPIES[0] { header.encode() } else { header.encode_copy() };
+            bytes.truncate((HEADER_COPIES[1] - HEADER_COPIES[0]) as usize);
+            let bytes = Bytes::from(bytes);
             self.repairs.extend([DiskOp::Write { file: id, offset, bytes }, DiskOp::Sync { file: id }]);
         }
         let before = self.segments.last().map(|segment| (segment.file, segment.nonce));
@@ -660,13 +677,18 @@ impl Recovery {
     }
 
     fn rewrite(&self, segment: &SegmentInfo, file_len: u64) -> Phase {
-        let frames_from = segment.base + FRAMES_AT;
-        // Without a frame that was synced, the header may not be durable either.
-        let at = if self.vouched <= frames_from { 0 } else { self.vouched - segment.base };
-        let end = segment.end.min(file_len);
-        if self.read_only || at >= end {
+        let at = self.vouched.saturating_sub(segment.base);
+        let (file, end) = (segment.file, segment.end.min(file_len));
+        // A file that was cut is not made longer.
+        if self.read_only || end < FRAMES_AT {
             return Phase::Over;
         }
-        Phase::Rewrite { file: segment.file, at, end, bytes: None }
+        if at > FRAMES_AT {
+            let rewrite = Phase::Rewrite { file, at, end, bytes: None, is_block: false };
+            return if at < end { rewrite } else { Phase::Over };
+        }
+        // Without a frame that was synced, the header may not be durable either.
+        let header = self.last().and_then(|last| self.header_of(last)).map(|header| header.encode().into());
+        Phase::Rewrite { file, at: 0, end, bytes: header, is_block: false }
     }
 }

@@ -48,6 +48,8 @@ pub struct Replay {
     pub last_stamp: Hlc,
     /// The youngest log of the owner, and the stamp of its last commit.
     last_log: Option<(LogId, Hlc)>,
+    /// The last two logs of which it was looked up whether one follows the other, and what was found: each commit asks again.
+    compared: Option<(LogId, LogId, Succession)>,
     owner: PeerId,
     depth: Depth,
     /// Commits whose hashes are to be computed, and where they lie.
@@ -59,6 +61,17 @@ pub struct Replay {
     next_hash: u64,
     /// The last header of each log, whose signature stands for those before it.
     unverified: BTreeMap<LogId, (FileId, Range<u64>, SignedHeader)>,
+}
+
+/// How one log of an author stands to another one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Succession {
+    /// It follows it, however many are between them.
+    Later,
+    /// The other one follows it.
+    Earlier,
+    /// Neither follows the other.
+    Unrelated,
 }
 
 impl Replay {
@@ -73,6 +86,7 @@ impl Replay {
             next_ordinal: 0,
             last_stamp: Hlc::default(),
             last_log: None,
+            compared: None,
             owner,
             depth,
             unhashed: VecDeque::new(),
@@ -237,14 +251,31 @@ impl Replay {
 
     /// Whether a log of the owner's, with a commit of this stamp, is younger than the one that was the youngest so far: an
     /// older one may be imported at any time.
-    fn is_youngest(&self, log: LogId, stamp: Hlc) -> bool {
-        let Some((last, last_stamp)) = self.last_log else { return true };
-        if log == last || self.follows(log, last) {
-            return true;
-        }
+    fn is_youngest(&mut self, log: LogId, stamp: Hlc) -> bool {
+        let Some((last, last_stamp)) = self.last_log.filter(|(last, _)| *last != log) else { return true };
         // A clock that was wrong does not tell which is the younger one.
         let told = |stamp: Hlc| if stamp < KV_HORIZON { stamp } else { Hlc::default() };
-        !self.follows(last, log) && told(stamp) >= told(last_stamp)
+        match self.succession(log, last) {
+            Succession::Later => true,
+            Succession::Earlier => false,
+            Succession::Unrelated => told(stamp) >= told(last_stamp),
+        }
+    }
+
+    /// How one log stands to another one.
+    fn succession(&mut self, log: LogId, other: LogId) -> Succession {
+        if let Some((.., known)) = self.compared.filter(|(a, b, _)| (*a, *b) == (log, other)) {
+            return known;
+        }
+        let found = if self.follows(log, other) {
+            Succession::Later
+        } else if self.follows(other, log) {
+            Succession::Earlier
+        } else {
+            Succession::Unrelated
+        };
+        self.compared = Some((log, other, found));
+        found
     }
 
     /// Whether a log follows another one, however many are between them.

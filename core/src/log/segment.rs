@@ -45,7 +45,8 @@ pub const MAX_BODY: usize = 1024 * 1024 + 256;
 pub const MAX_FRAME: u64 = frame_len(MAX_BODY);
 
 const MAGIC: [u8; 8] = *b"vineseg1";
-const VERSION: u32 = 1;
+/// Version 1 had its second copy in the same block of the disk.
+const VERSION: u32 = 2;
 const FRAME_MAGIC: u16 = 0x6676;
 const NO_FILE: u64 = u64::MAX;
 
@@ -142,8 +143,9 @@ impl SegmentHeader {
         copy
     }
 
-    /// Reads a header block. A block that is cut short is [`HeaderBlock::Bad`], unless what is there is zeros.
-    pub fn decode(block: &[u8]) -> HeaderBlock {
+    /// Reads the header block of `file`. A block that is cut short is [`HeaderBlock::Bad`], unless what is there is zeros. Of two
+    /// good copies that differ the one that names the file is taken: the other was written to the wrong place.
+    pub fn decode(block: &[u8], file: FileId) -> HeaderBlock {
         if block.iter().all(|byte| *byte == 0) {
             return HeaderBlock::Empty;
         }
@@ -155,9 +157,13 @@ impl SegmentHeader {
             (CopyState::Valid(header), CopyState::Valid(other)) if header == other => {
                 HeaderBlock::Valid { header, damaged: None }
             }
+            // Whatever the other one says: who does not know a version writes nothing over it.
+            (CopyState::Version(version), _) | (_, CopyState::Version(version)) => HeaderBlock::Version(version),
+            (CopyState::Valid(other), CopyState::Valid(header)) if other.file != file && header.file == file => {
+                HeaderBlock::Valid { header, damaged: Some(HEADER_COPIES[0]) }
+            }
             (CopyState::Valid(header), _) => HeaderBlock::Valid { header, damaged: Some(HEADER_COPIES[1]) },
             (_, CopyState::Valid(header)) => HeaderBlock::Valid { header, damaged: Some(HEADER_COPIES[0]) },
-            (CopyState::Version(version), _) | (_, CopyState::Version(version)) => HeaderBlock::Version(version),
             (CopyState::Bad, CopyState::Bad) => HeaderBlock::Bad,
         }
     }
@@ -365,13 +371,13 @@ mod tests {
         for header in [header(), SegmentHeader { previous: None, ..header() }] {
             let block = header.encode();
             assert_eq!(block.len() as u64, FRAMES_AT);
-            assert_eq!(SegmentHeader::decode(&block), HeaderBlock::Valid { header, damaged: None });
+            assert_eq!(SegmentHeader::decode(&block, FileId(7)), HeaderBlock::Valid { header, damaged: None });
             for byte in 0..block.len() {
                 let copy = HEADER_COPIES.into_iter().find(|at| (*at..at + HEADER_COPY).contains(&(byte as u64)));
                 for bit in 0..8 {
                     let mut flipped = block.clone();
                     flipped[byte] ^= 1 << bit;
-                    let decoded = SegmentHeader::decode(&flipped);
+                    let decoded = SegmentHeader::decode(&flipped, FileId(7));
                     assert_eq!(decoded, HeaderBlock::Valid { header, damaged: copy }, "bit {bit} of byte {byte}");
                 }
             }
@@ -380,11 +386,23 @@ mod tests {
                 let mut lost = block.clone();
                 lost[at..at + len].fill(0);
                 let damaged = Some(at as u64);
-                assert_eq!(SegmentHeader::decode(&lost), HeaderBlock::Valid { header, damaged });
+                assert_eq!(SegmentHeader::decode(&lost, FileId(7)), HeaderBlock::Valid { header, damaged });
+            }
+            // A header that was written to the wrong place, and one of another version.
+            let other = SegmentHeader { file: FileId(8), ..header };
+            let mut astray = block.clone();
+            astray[..HEADER_COPY as usize].copy_from_slice(&other.encode_copy());
+            assert_eq!(SegmentHeader::decode(&astray, FileId(7)), HeaderBlock::Valid { header, damaged: Some(0) });
+            for at in HEADER_COPIES.map(|at| at as usize) {
+                let mut newer = block.clone();
+                newer[at + 12] = 3;
+                let crc = CRC32C.checksum(&newer[at + 12..at + HEADER_COPY as usize]);
+                newer[at + 8..at + 12].copy_from_slice(&crc.to_le_bytes());
+                assert_eq!(SegmentHeader::decode(&newer, FileId(7)), HeaderBlock::Version(3));
             }
             let mut both = block.clone();
             HEADER_COPIES.into_iter().for_each(|at| both[at as usize + 20] ^= 1);
-            assert_eq!(SegmentHeader::decode(&both), HeaderBlock::Bad);
+            assert_eq!(SegmentHeader::decode(&both, FileId(7)), HeaderBlock::Bad);
         }
     }
 
@@ -398,7 +416,7 @@ mod tests {
             SegmentHeader { previous: Some(previous), ..header() },
         ];
         for header in headers {
-            assert_eq!(SegmentHeader::decode(&header.encode()), HeaderBlock::Bad);
+            assert_eq!(SegmentHeader::decode(&header.encode(), FileId(7)), HeaderBlock::Bad);
         }
         for (first_ordinal, synced_upto) in [(MAX_PLACE + 1, 0), (u64::MAX, 0), (0, u64::MAX)] {
             let frame = FrameHeader { kind: FrameKind::Marker, count: 0, first_ordinal, synced_upto };
@@ -412,7 +430,7 @@ mod tests {
     fn a_cut_header_block_is_no_header_unless_a_copy_is_whole() {
         let block = header().encode();
         for len in 0..block.len() {
-            let decoded = SegmentHeader::decode(&block[..len]);
+            let decoded = SegmentHeader::decode(&block[..len], FileId(7));
             match len {
                 0 => assert_eq!(decoded, HeaderBlock::Empty),
                 1..512 => assert_eq!(decoded, HeaderBlock::Bad, "{len}"),

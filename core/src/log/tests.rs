@@ -32,7 +32,8 @@ struct Disk {
     /// The next sync fails.
     fail_sync: bool,
     syncs: u32,
-    /// Bytes that cannot be read.
+    /// Bytes that cannot be read, and that are healed by being written all at once: a part of a block is not written without
+    /// reading the rest.
     broken: Option<(FileId, Range<u64>)>,
     /// All that was written and synced.
     done: Vec<DiskOp>,
@@ -47,6 +48,16 @@ impl Disk {
             && offset + u64::from(*len) > broken.start
         {
             return Err(DiskError { kind: DiskErrorKind::Io, code: 5 });
+        }
+        if let (Some((file, broken)), DiskOp::Write { file: of, offset, bytes }) = (&self.broken, &op)
+            && file == of
+            && *offset < broken.end
+            && offset + bytes.len() as u64 > broken.start
+        {
+            if *offset > broken.start || offset + (bytes.len() as u64) < broken.end {
+                return Err(DiskError { kind: DiskErrorKind::Io, code: 5 });
+            }
+            self.broken = None;
         }
         if matches!(op, DiskOp::Write { .. } | DiskOp::Sync { .. }) {
             self.done.push(op.clone());
@@ -617,10 +628,36 @@ fn a_damaged_copy_of_a_header_is_repaired_from_the_other_one() {
         let [DiskOp::Write { offset, bytes, .. }, DiskOp::Sync { .. }, ..] = &of_file.collect::<Vec<_>>()[..] else {
             panic!("{:?}", machine.disk.done)
         };
-        assert_eq!((*offset, bytes.len() as u64), (copy, HEADER_COPY));
+        // The first one with all of its block: of one that cannot be read no part can be written.
+        let len = if copy == 0 { HEADER_COPIES[1] } else { HEADER_COPY };
+        assert_eq!((*offset, bytes.len() as u64), (copy, len));
         machine.disk.broken = None;
         let machine = Machine::opened(machine.disk, 3);
         assert_eq!(machine.store.report().unwrap().findings, []);
+    }
+}
+
+#[test]
+fn a_block_of_a_header_that_cannot_be_read_closes_the_store_for_nobody() {
+    let block = 0..HEADER_COPIES[1];
+    // The block with the first copy, and zeros between the copies.
+    for broken in [block, 1024..1536] {
+        for (lives, is_closed) in [(1, false), (2, false), (2, true)] {
+            let mut disk = Disk::default();
+            for life in 1..=lives {
+                let mut machine = Machine::opened(disk, life);
+                machine.append(&alloc::format!("op of {life}")).unwrap();
+                disk = if is_closed { machine.close() } else { machine.disk };
+            }
+            let file = *disk.files.iter().rfind(|(_, bytes)| bytes.iter().any(|byte| *byte != 0)).unwrap().0;
+            disk.broken = Some((file, broken.clone()));
+            let mut machine = Machine::opened(disk, 9);
+            assert_eq!(machine.texts().len(), usize::from(lives), "{broken:?}, {lives} lives, closed: {is_closed}");
+            machine.append("more").unwrap();
+            let mut machine = Machine::opened(machine.disk, 10);
+            assert_eq!(machine.store.report().unwrap().findings, []);
+            assert_eq!(machine.texts().len(), usize::from(lives) + 1);
+        }
     }
 }
 
@@ -681,8 +718,8 @@ fn forged_ordinals_end_the_log_and_never_wrap() {
     let mut machine = Machine::opened(Disk::default(), 1);
     machine.append("first").unwrap();
     let mut disk = machine.disk;
-    let file = disk.files.values_mut().next().unwrap();
-    let HeaderBlock::Valid { header, .. } = SegmentHeader::decode(&file[..FRAMES_AT as usize]) else { panic!() };
+    let (&id, file) = disk.files.iter_mut().next().unwrap();
+    let HeaderBlock::Valid { header, .. } = SegmentHeader::decode(&file[..FRAMES_AT as usize], id) else { panic!() };
     let end = file.iter().rposition(|byte| *byte != 0).unwrap().next_multiple_of(64);
     let frame = FrameHeader { kind: FrameKind::Marker, count: 0, first_ordinal: MAX_PLACE, synced_upto: MAX_PLACE };
     let mut bytes = Vec::new();

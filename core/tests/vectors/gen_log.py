@@ -99,7 +99,7 @@ def crc32c(data: bytes) -> int:
     return crc ^ 0xFFFFFFFF
 
 
-def header(owner: bytes, size: int, base: int, first_ordinal: int, previous: tuple[int, bytes, int], version=1) -> bytes:
+def header(owner: bytes, size: int, base: int, first_ordinal: int, previous: tuple[int, bytes, int], version=2) -> bytes:
     name, nonce, end = previous
     fields = u32(version) + u64(7) + u64(size) + u64(base) + u64(first_ordinal) + SEGMENT + owner + h(NETWORK)
     fields += u64(name) + nonce + u64(end)
@@ -181,7 +181,7 @@ def main() -> None:
     vector("reject.header.base", header(author.peer_id, 1 << 20, LIMIT + 1, 0, NONE), "a place beyond 2^62")
     vector("reject.header.ordinal", header(author.peer_id, 1 << 20, 0, 2**64 - 1, NONE), "an ordinal beyond 2^62")
     vector("reject.header.end", header(author.peer_id, 1 << 20, 0, 0, (6, bytes(16), (4 << 30) + 1)))
-    vector("reject.header.version", header(author.peer_id, 1 << 20, 0, 0, NONE, 2), "of version 2")
+    vector("reject.header.version", header(author.peer_id, 1 << 20, 0, 0, NONE, 1), "of version 1")
     vector("reject.frame.place", frame(FRAMES_AT, 4, 0, 7, 0, b""), "at 5,120, and its checksum is that of 4,608")
     vector("reject.frame.flags", frame(5120, 4, 0, 7, 0, b"", 1), "flags of a later version")
     vector("reject.frame.kind", frame(5120, 5, 0, 7, 0, b""), "of kind 5")
