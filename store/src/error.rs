@@ -20,7 +20,7 @@ pub enum OpenError {
     /// Another process uses the store.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// What lies in the directory cannot be opened; nothing was changed.
+    /// What lies in the directory cannot be opened. What it holds is as it was.
     #[error("cannot open the store in {dir}: {error}")]
     Refused {
         /// The directory.

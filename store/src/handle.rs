@@ -171,7 +171,7 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// [`OpenError`]; where it is not about the file system, nothing was changed.
+    /// [`OpenError`]; whatever it is, what the store holds is as it was.
     pub fn open(dir: &Path, identity: Arc<Identity>, options: Options) -> Result<Handle, OpenError> {
         let files = Files::open(dir, options.reserve)?;
         let lock = Lock::exclusive(dir)?;
@@ -214,13 +214,15 @@ impl Handle {
             let inbox = of_thread.clone();
             let mut worker = Worker::new(Parts { inbox, store, files, identity, lock, origin, opened });
             let ran = catch_unwind(AssertUnwindSafe(|| worker.run()));
+            let is_orderly = ran.is_ok();
             of_thread.close(ran.map_or_else(|panic| StoreError::Panicked(message(&*panic)), |()| StoreError::Closed));
             let ended = worker.end();
             drop(worker); // Files and lock are let go of before anybody hears that the store is closed.
             if let Some(error) = ended.refused {
                 refused.send(Ok(error));
             }
-            ended.closers.into_iter().for_each(|closer| closer.send(Ok(())));
+            // Else they are dropped, and hear why it ended.
+            ended.closers.into_iter().filter(|_| is_orderly).for_each(|closer| closer.send(Ok(())));
         };
         let thread = thread::Builder::new().name("vine-store".into()).spawn(run).map_err(OpenError::System)?;
         inbox.served_by(thread.thread().clone());

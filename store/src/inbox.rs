@@ -70,7 +70,10 @@ impl Inbox {
     pub(crate) fn ask<T>(self: &Arc<Self>, request: impl FnOnce(Reply<T>) -> Request) -> Pending<T> {
         let (reply, answer) = pair(&self.end);
         let unsent = self.push(request(reply), None, None).err();
-        Pending { answer, unsent: unsent.map(|full| Unsent { inbox: self.clone(), request: full.0, waits: None }) }
+        Pending {
+            answer,
+            unsent: unsent.map(|full| Unsent { inbox: self.clone(), request: Some(full.0), waits: None }),
+        }
     }
 
     /// The same, where no room is an error.
@@ -142,6 +145,16 @@ impl Inbox {
         Ok(())
     }
 
+    /// Takes back a waker that was left in this round.
+    fn forget(&self, round: u64, waker: &Waker) {
+        let mut queue = self.queue();
+        if queue.round == round
+            && let Some(at) = queue.waiting.iter().position(|left| left.will_wake(waker))
+        {
+            queue.waiting.swap_remove(at);
+        }
+    }
+
     fn add(&self, queue: &mut Queue, request: Request) {
         queue.load.add(request.kind(), 1, request.bytes());
         queue.requests.push(request);
@@ -174,9 +187,18 @@ pub struct Pending<T> {
 #[derive(Debug)]
 struct Unsent {
     inbox: Arc<Inbox>,
-    request: Request,
+    request: Option<Request>,
     /// The round of the queue in which this waker was left there.
     waits: Option<(u64, Waker)>,
+}
+
+/// Who gives up leaves nothing behind.
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        if let Some((round, waker)) = &self.waits {
+            self.inbox.forget(*round, waker);
+        }
+    }
 }
 
 impl<T> Pending<T> {
@@ -199,13 +221,18 @@ impl<T> Future for Pending<T> {
     type Output = Result<T, StoreError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(Unsent { inbox, request, waits }) = self.unsent.take()
-            && let Err(Full(request, round)) = inbox.push(request, Some(cx.waker()), waits.as_ref())
+        if let Some(unsent) = &mut self.unsent
+            && let Some(request) = unsent.request.take()
+            && let Err(Full(request, round)) = unsent.inbox.push(request, Some(cx.waker()), unsent.waits.as_ref())
         {
-            let waits = Some((round, cx.waker().clone()));
-            self.unsent = Some(Unsent { inbox, request, waits });
+            let waits = unsent.waits.replace((round, cx.waker().clone()));
+            if let Some((round, former)) = waits.filter(|(_, former)| !former.will_wake(cx.waker())) {
+                unsent.inbox.forget(round, &former);
+            }
+            unsent.request = Some(request);
             return Poll::Pending;
         }
+        self.unsent = None;
         Pin::new(&mut self.answer).poll(cx)
     }
 }
@@ -242,6 +269,12 @@ mod tests {
         assert!(Pin::new(&mut third).poll(&mut cx).is_pending());
         assert!(Pin::new(&mut third).poll(&mut cx).is_pending());
         assert_eq!((inbox.len(), inbox.queue().waiting.len()), (2, 1));
+        let mut fourth = append(&inbox, half);
+        let others = Waker::from(Arc::new(Nobody));
+        assert!(Pin::new(&mut fourth).poll(&mut Context::from_waker(&others)).is_pending());
+        assert_eq!(inbox.queue().waiting.len(), 2);
+        drop(fourth);
+        assert_eq!(inbox.queue().waiting.len(), 1, "who gives up leaves nothing behind");
         let mut import = inbox.ask(|reply| Request::Import { records: Vec::new(), reply });
         assert!(Pin::new(&mut import).poll(&mut cx).is_pending());
         assert_eq!(inbox.len(), 3, "writes do not stand in the way of others");

@@ -528,7 +528,8 @@ impl Recovery {
     }
 
     /// The most bytes that a segment without a header was made with: the first one of an opening is short, and each later
-    /// one at most twice as long as the one before it.
+    /// one at most twice as long as the one before it. One that was made for an import may be longer, but holds fewer ops than
+    /// bytes are counted here.
     fn longest(&self) -> u64 {
         let sizes = self.files.iter().filter_map(|file| match file.state {
             State::Segment { header, .. } => Some(header.size),

@@ -128,7 +128,7 @@ impl fmt::Display for Damage {
     }
 }
 
-/// Why a store cannot be opened. Nothing was changed.
+/// Why a store cannot be opened. What it holds is as it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     /// The disk failed.

@@ -91,7 +91,7 @@ pub enum Effect {
 pub enum StoreEvent {
     /// The store is open. [`Store::report`] tells what was found.
     Opened,
-    /// The store cannot be opened, and nothing was changed.
+    /// The store cannot be opened. What it holds is as it was: at most a part of it was written again.
     Refused(OpenError),
     /// An append is durable.
     Durable {
