@@ -73,7 +73,7 @@ fn of_many_segments() {
 #[test]
 fn of_lives_that_end_at_once() {
     every_crash(
-        16,
+        32,
         "open at=0 read_only=false
         wait us=3000
         append at=0 kind=plain writers=1 count=1 len=600

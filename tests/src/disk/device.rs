@@ -395,6 +395,12 @@ impl SimDisk {
         self.names.get(&file).and_then(|inode| self.files.get(inode)).map_or(Vec::new(), FileState::written)
     }
 
+    /// Bytes of all files but one, without the zeros at their ends.
+    pub fn held_beside(&self, file: FileId) -> u64 {
+        let others = self.names.keys().filter_map(|other| self.bytes(*other).filter(|_| *other != file));
+        others.map(|bytes| bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1)).sum()
+    }
+
     /// The length of a file on the disk.
     pub fn durable_len(&self, file: FileId) -> u64 {
         self.names.get(&file).and_then(|inode| self.files.get(inode)).map_or(0, FileState::durable_len)

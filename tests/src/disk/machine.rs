@@ -12,7 +12,6 @@ use vine_core::log::reader::Cursor;
 use vine_core::log::report::Damage;
 use vine_core::log::segment::{HeaderBlock, SegmentHeader};
 use vine_core::log::store::{AppendError, Effect, MAX_IMPORT, Store, StoreConfig, StoreEvent, Ticket};
-use vine_core::log::writer::FIRST_SEGMENT;
 use vine_core::log::{Commit, LogId, Record};
 use vine_core::{Instant, PeerId};
 
@@ -486,10 +485,12 @@ impl Machine {
             Some(twin) => twin.perform(&mut self.disk, op),
             None => self.disk.perform(op),
         };
-        if matches!(op, DiskOp::Create { .. }) {
+        if let DiskOp::Create { file, size } = op {
             // The zeros at the end of the segment before are cut off when this one is in use.
-            let most = self.config.max_bytes.saturating_add(self.config.segment_bytes.max(FIRST_SEGMENT));
-            assert!(self.disk.used() <= most, "the store is larger than it may be");
+            if self.line.is_honest() && self.config.max_bytes < u64::MAX / 2 {
+                let used = size + self.disk.held_beside(*file);
+                assert!(used <= self.config.max_bytes, "the store is larger than it may be: {used} bytes");
+            }
         }
         self.line.lied |= self.disk.happened().iter().any(|(_, fault)| fault.is_lie());
         if shared.is_shown {
@@ -544,7 +545,7 @@ impl Machine {
             assert!(!life.closed, "a closed store writes: {op:?}");
         }
         if let DiskOp::Write { file, offset: 0, bytes } = &op
-            && let HeaderBlock::Valid { header, .. } = SegmentHeader::decode(bytes)
+            && let HeaderBlock::Valid { header, .. } = SegmentHeader::decode(bytes, *file)
         {
             let before = header.previous.filter(|_| self.line.is_honest());
             let is_durable = before.is_none_or(|before| {
