@@ -335,8 +335,8 @@ impl Peer {
         self.greeting = Some(Greeting { attempts: 10, last: None, next: now + HELLO_INTERVAL_IDLE });
     }
 
-    /// Somebody wants to send to this peer, which has no usable session: Hellos follow more closely. Returns whether a
-    /// deadline changed.
+    /// Somebody wants to send to this peer, and there is no usable session or no way to it: Hellos follow more closely, and
+    /// relays are asked. Returns whether a deadline changed.
     pub(crate) fn note_demand(&mut self, now: Instant) -> bool {
         let fresh = self.wanted_until < now + DEMAND / 2;
         if fresh {

@@ -65,7 +65,7 @@ impl Node {
                 self.shared.counters.drop(reason);
                 TunOutcome::Dropped
             }
-            Err(Obstacle::Wait) => self.enqueue(index, &packet),
+            Err(Obstacle::Wait) => self.enqueue(index, &packet, carriage.is_some()),
             Err(Obstacle::TooLong { room }) => {
                 if let Some(carriage) = carriage {
                     self.send_too_long(index, &packet, carriage, room);
@@ -108,8 +108,8 @@ impl Node {
         Some(Mirror { carriage: self.carriage(Some(index), via)?, longest })
     }
 
-    /// Keeps the segments of a packet until there is a session, and seeks one.
-    fn enqueue(&mut self, index: PeerIndex, packet: &TunPacket<'_>) -> TunOutcome {
+    /// Keeps the segments of a packet until there is a session and a way, and seeks them.
+    fn enqueue(&mut self, index: PeerIndex, packet: &TunPacket<'_>, has_way: bool) -> TunOutcome {
         let Some((peer, shared)) = self.peer_mut(index) else { return TunOutcome::Dropped };
         // A queue outlives the capabilities of a session, so nothing in it relies on them.
         let segments = Segments::new(packet, ChecksumMode::Full);
@@ -125,10 +125,12 @@ impl Node {
                 shared.counters.drop(DropReason::QueueOverflow);
             }
         }
-        if peer.sessions.sender(now).is_some() && peer.paths.preferred_slot().is_some() {
+        if has_way && peer.sessions.sender(now).is_some() {
             // It only stands behind others that are on their way.
             shared.flush(index, peer);
         } else {
+            // A path by a relay that has ended its channel stays the preferred one, and nothing leaves by it: that somebody
+            // sends is all that has a relay asked anew.
             peer.note_demand(now);
         }
         self.reschedule(index);

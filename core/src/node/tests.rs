@@ -400,6 +400,23 @@ fn forbidding_signaling_cuts_nobody_off() {
 }
 
 #[test]
+fn a_pair_that_rested_while_its_relay_carried_nothing_asks_it_again() {
+    let mut net = two_and_a_relay();
+    forbid_signaling(&mut net, 0);
+    talk(&mut net, 3_000);
+    assert_eq!(net.way(0, 1).map(|(_, class)| class), Some(PathClass::Relay));
+    for allow_relay in [false, true] {
+        let policy = Policy { allow_relay, ..Policy::default() };
+        net.nodes[2].command(net.now, Command::SetPolicy(policy)).unwrap();
+        net.run(60_000);
+    }
+    assert!(net.peer_of(0, 1).has_session(), "keys outlive the way");
+    let received = net.packets.len();
+    talk(&mut net, 2_000);
+    assert!(net.packets.len() >= received + 38, "{} of 40", net.packets.len() - received);
+}
+
+#[test]
 fn an_end_that_moved_is_found_by_what_is_passed_on() {
     const MOVED: SocketAddr = SocketAddr::new(IpAddr::V4(core::net::Ipv4Addr::new(192, 0, 2, 101)), 4100);
     let mut net = two_and_a_relay();
