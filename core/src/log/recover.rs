@@ -127,6 +127,8 @@ enum Phase {
         end: u64,
         /// What lies there, once it is read.
         bytes: Option<Bytes>,
+        /// The header, if that is written again too: it begins at 0.
+        header: Option<SegmentHeader>,
         /// Bytes of this block and no others are read next: more of them could not be read at once.
         is_block: bool,
     },
@@ -282,6 +284,8 @@ impl Recovery {
             (Err(_), &mut Phase::Headless(index, _)) if self.read_only => self.headless_read(index, 0, &[0xff]),
             (Err(_), Phase::Vouch(_, scan) | Phase::Apply(_, scan)) => scan.feed_failed(),
             (Err(_), Phase::Repair(_)) => self.give_up_repair(),
+            // The second copy shares a block with frames, and that may be one that cannot be read: the first one serves.
+            (Err(_), Phase::Rewrite { at, bytes, .. }) if *at == HEADER_COPIES[1] => (*at, *bytes) = (FRAMES_AT, None),
             (Err(_), Phase::Rewrite { at, end, is_block, .. }) if matches!(op, DiskOp::Read { .. }) => {
                 // What the disk does not read is damaged, and was told: there is nothing to write again.
                 if *is_block {
@@ -332,8 +336,13 @@ impl Recovery {
                 self.phase = Phase::Sync(*file);
                 None
             }
-            Phase::Rewrite { file, at, end, bytes, is_block } => Some(match bytes {
+            Phase::Rewrite { file, at, end, bytes, is_block, header } => Some(match bytes {
                 Some(bytes) => DiskOp::Write { file: *file, offset: *at, bytes: bytes.clone() },
+                None if let Some(header) = header.filter(|_| *at < FRAMES_AT) => {
+                    let copy = Bytes::from(header.encode_copy_at(*at));
+                    *bytes = Some(copy.clone());
+                    DiskOp::Write { file: *file, offset: *at, bytes: copy }
+                }
                 None => {
                     let most = if *is_block { block_end(*at) - *at } else { u64::from(READ_MAX) };
                     DiskOp::Read { file: *file, offset: *at, len: (*end - *at).min(most) as u32 }
@@ -562,10 +571,7 @@ impl Recovery {
         }
         // A file that was cut is not made longer.
         if let Some(offset) = damaged.filter(|_| !self.read_only && len >= FRAMES_AT) {
-            // The whole block of the first copy: of a block that cannot be read no part can be written.
-            let mut bytes = if offset == HEADER_COPIES[0] { header.encode() } else { header.encode_copy() };
-            bytes.truncate((HEADER_COPIES[1] - HEADER_COPIES[0]) as usize);
-            let bytes = Bytes::from(bytes);
+            let bytes = Bytes::from(header.encode_copy_at(offset));
             self.repairs.extend([DiskOp::Write { file: id, offset, bytes }, DiskOp::Sync { file: id }]);
         }
         let before = self.segments.last().map(|segment| (segment.file, segment.nonce));
@@ -615,6 +621,7 @@ impl Recovery {
                         self.unfollowed = self.cut.take().filter(|_| is_last);
                         if let Some((file, from, to)) = self.unfollowed {
                             replay.damaged(file, from..to);
+                            segment.end = to;
                         }
                     }
                     break;
@@ -685,11 +692,11 @@ impl Recovery {
             return Phase::Over;
         }
         if at > FRAMES_AT {
-            let rewrite = Phase::Rewrite { file, at, end, bytes: None, is_block: false };
+            let rewrite = Phase::Rewrite { file, at, end, bytes: None, header: None, is_block: false };
             return if at < end { rewrite } else { Phase::Over };
         }
         // Without a frame that was synced, the header may not be durable either.
-        let header = self.last().and_then(|last| self.header_of(last)).map(|header| header.encode().into());
-        Phase::Rewrite { file, at: 0, end, bytes: header, is_block: false }
+        let header = self.last().and_then(|last| self.header_of(last));
+        Phase::Rewrite { file, at: 0, end, bytes: None, header, is_block: false }
     }
 }

@@ -120,6 +120,16 @@ impl SegmentHeader {
         block
     }
 
+    /// What is written for the copy at `at` alone: the first one with the zeros up to the second one, for of a block that the
+    /// disk does not read no part can be written.
+    pub fn encode_copy_at(&self, at: u64) -> Vec<u8> {
+        let mut bytes = self.encode_copy();
+        if at == HEADER_COPIES[0] {
+            bytes.resize((HEADER_COPIES[1] - HEADER_COPIES[0]) as usize, 0);
+        }
+        bytes
+    }
+
     /// One copy of the header: [`HEADER_COPY`] bytes.
     pub fn encode_copy(&self) -> Vec<u8> {
         let mut copy = Vec::with_capacity(HEADER_COPY as usize);
