@@ -1,6 +1,8 @@
 //! One store on one disk, and what is true of it at every step.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt::{self, Write as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -117,7 +119,8 @@ pub(super) struct Life {
 pub struct Machine {
     pub(super) number: usize,
     secret: [u8; 32],
-    identity: Identity,
+    /// Shared, as machines are forked often.
+    identity: Arc<Identity>,
     config: StoreConfig,
     /// Its disk.
     pub disk: SimDisk,
@@ -149,7 +152,7 @@ impl Machine {
         Machine {
             number,
             secret,
-            identity: Identity::from_seed(secret),
+            identity: Arc::new(Identity::from_seed(secret)),
             config,
             disk: SimDisk::new(dice.any()),
             twin: None,
@@ -184,7 +187,7 @@ impl Machine {
         assert!(self.life.is_none(), "a store that runs cannot be copied");
         Machine {
             secret: self.secret,
-            identity: Identity::from_seed(self.secret),
+            identity: Arc::clone(&self.identity),
             config: self.config.clone(),
             disk: self.disk.clone(),
             twin: None,
@@ -784,9 +787,22 @@ impl Machine {
 }
 
 /// The first word of a value's debug form: the name of its variant.
-pub(super) fn word(value: &impl std::fmt::Debug) -> String {
-    let text = format!("{value:?}");
-    text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned()
+pub(super) fn word(value: &impl fmt::Debug) -> String {
+    /// Takes what comes up to the end of the first word, and no more: the rest may be long.
+    struct FirstWord(String);
+
+    impl fmt::Write for FirstWord {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            let end = text.find(|c: char| !c.is_alphanumeric());
+            self.0.push_str(&text[..end.unwrap_or(text.len())]);
+            if end.is_some() { Err(fmt::Error) } else { Ok(()) }
+        }
+    }
+
+    let mut word = FirstWord(String::new());
+    // It ends with an error where there is more than a word.
+    _ = write!(word, "{value:?}");
+    word.0
 }
 
 /// The place of a commit in its log.
