@@ -36,6 +36,7 @@ const SITUATIONS: &[&str] = &[
     "finding: HeaderCopy",
     "finding: Inconsistent",
     "found more than was acknowledged",
+    "healed: damaged headers",
     "imported",
     "imported again",
     "killed with appends waiting",

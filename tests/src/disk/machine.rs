@@ -1,6 +1,8 @@
 //! One store on one disk, and what is true of it at every step.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt::{self, Write as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -72,7 +74,7 @@ pub struct Shared {
 /// What is known of an append.
 pub(super) struct Submitted {
     contents: Vec<Content>,
-    imported: bool,
+    is_import: bool,
 }
 
 /// One opening of the store.
@@ -89,6 +91,8 @@ pub(super) struct Life {
     queue: VecDeque<(Ticket, Content)>,
     /// Commits of this life, by their first positions, with the tickets of their ops.
     drafted: BTreeMap<(LogId, u64), Ticket>,
+    /// The commits that imports brought, by their first positions, with those of the imports that were not given up.
+    brought: BTreeMap<(LogId, u64), BTreeSet<Ticket>>,
     /// Where the follower is, whether it waits for an answer, and what it has seen.
     pub(super) follows: Cursor,
     pub(super) following: bool,
@@ -115,7 +119,8 @@ pub(super) struct Life {
 pub struct Machine {
     pub(super) number: usize,
     secret: [u8; 32],
-    identity: Identity,
+    /// Shared, as machines are forked often.
+    identity: Arc<Identity>,
     config: StoreConfig,
     /// Its disk.
     pub disk: SimDisk,
@@ -147,7 +152,7 @@ impl Machine {
         Machine {
             number,
             secret,
-            identity: Identity::from_seed(secret),
+            identity: Arc::new(Identity::from_seed(secret)),
             config,
             disk: SimDisk::new(dice.any()),
             twin: None,
@@ -182,7 +187,7 @@ impl Machine {
         assert!(self.life.is_none(), "a store that runs cannot be copied");
         Machine {
             secret: self.secret,
-            identity: Identity::from_seed(self.secret),
+            identity: Arc::clone(&self.identity),
             config: self.config.clone(),
             disk: self.disk.clone(),
             twin: None,
@@ -280,14 +285,17 @@ impl Machine {
         self.life.as_ref().map(|life| &life.store)
     }
 
-    /// Whether a disk that keeps its promises holds a damaged copy of a header.
+    /// Whether the opening found a damaged copy of a header that no lie has brought about.
     pub fn has_damaged_header(&self) -> bool {
-        let report = self.store().and_then(Store::report).filter(|_| self.line.is_honest());
+        let report = self.store().and_then(Store::report).filter(|_| !self.line.lied);
         report.is_some_and(|report| report.findings.iter().any(|finding| finding.damage == Damage::HeaderCopy))
     }
 
-    /// The identities whose logs it takes when it is opened the next time, beside its own.
+    /// The identities whose logs it takes from now on, beside its own.
     pub fn set_members(&mut self, members: Vec<PeerId>) {
+        if let Some(life) = &mut self.life {
+            life.store.set_members(members.clone());
+        }
         self.config.members = members;
     }
 
@@ -331,6 +339,7 @@ impl Machine {
             waiting: BTreeMap::new(),
             queue: VecDeque::new(),
             drafted: BTreeMap::new(),
+            brought: BTreeMap::new(),
             follows: Cursor::default(),
             following: false,
             model: Model::default(),
@@ -383,8 +392,12 @@ impl Machine {
         let Some(life) = &mut self.life else { return };
         self.next_ticket += 1;
         let ticket = Ticket(self.next_ticket);
+        let commits: Vec<_> = records.iter().filter_map(first_position).collect();
         match life.store.import(shared.now, ticket, records) {
-            Ok(()) => _ = life.waiting.insert(ticket, Submitted { contents: Vec::new(), imported: true }),
+            Ok(()) => {
+                commits.into_iter().for_each(|first| _ = life.brought.entry(first).or_default().insert(ticket));
+                life.waiting.insert(ticket, Submitted { contents: Vec::new(), is_import: true });
+            }
             Err(error) => shared.coverage.hit(format!("import not taken: {}", word(&error))),
         }
         self.drain(shared);
@@ -412,7 +425,7 @@ impl Machine {
                     "an append is taken by nobody"
                 );
                 life.queue.extend(contents.iter().map(|content| (ticket, content.clone())));
-                life.waiting.insert(ticket, Submitted { contents, imported: false });
+                life.waiting.insert(ticket, Submitted { contents, is_import: false });
             }
             Err(error) => shared.coverage.hit(format!("append refused: {}", word(&error))),
         }
@@ -479,6 +492,9 @@ impl Machine {
             let mut positions = (0..u64::from(placed.count)).map(|index| (placed.log, placed.first_seq + index));
             let refused = positions.find(|position| shared.ledger.is_refused(*position));
             assert!(refused.is_none(), "{refused:?} is written, and its writer was told that it never is");
+            let brought = self.life.as_ref().and_then(|life| life.brought.get(&(placed.log, placed.first_seq)));
+            let is_given_up = brought.is_some_and(BTreeSet::is_empty);
+            assert!(!is_given_up, "a commit is written, and all who brought it were told that nothing of it was");
             self.line.place(placed);
         }
         let result = match &mut self.twin {
@@ -618,6 +634,7 @@ impl Machine {
                 if !matches!(error, AppendError::Unknown(_)) {
                     let drafted = life.drafted.iter().filter(|(_, drafted)| **drafted == ticket);
                     drafted.for_each(|(position, _)| shared.ledger.refuse(*position));
+                    life.brought.values_mut().for_each(|tickets| _ = tickets.remove(&ticket));
                 }
                 shared.coverage.hit(format!("append failed: {}", word(&error)));
             }
@@ -644,7 +661,7 @@ impl Machine {
     }
 
     /// Whether the disk has failed in a way that it admits since the store was opened.
-    pub(super) fn is_troubled(&self) -> bool {
+    pub fn is_troubled(&self) -> bool {
         let life = self.life.as_ref();
         let before = life.map_or(0, |life| life.faults_before);
         let was_broken = life.is_some_and(|life| life.was_broken);
@@ -709,7 +726,7 @@ impl Machine {
     fn durable(&mut self, shared: &mut Shared, ticket: Ticket, first: (LogId, u64), first_ordinal: u64, count: u64) {
         let Some(life) = &mut self.life else { return };
         let submitted = life.waiting.remove(&ticket).expect("what nobody waits for is acknowledged");
-        if !submitted.imported {
+        if !submitted.is_import {
             assert_eq!(submitted.contents.len() as u64, count, "all of an append is acknowledged at once");
         }
         for (index, content) in (0..).zip(&submitted.contents) {
@@ -770,9 +787,30 @@ impl Machine {
 }
 
 /// The first word of a value's debug form: the name of its variant.
-pub(super) fn word(value: &impl std::fmt::Debug) -> String {
-    let text = format!("{value:?}");
-    text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned()
+pub(super) fn word(value: &impl fmt::Debug) -> String {
+    /// Takes what comes up to the end of the first word, and no more: the rest may be long.
+    struct FirstWord(String);
+
+    impl fmt::Write for FirstWord {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            let end = text.find(|c: char| !c.is_alphanumeric());
+            self.0.push_str(&text[..end.unwrap_or(text.len())]);
+            if end.is_some() { Err(fmt::Error) } else { Ok(()) }
+        }
+    }
+
+    let mut word = FirstWord(String::new());
+    // It ends with an error where there is more than a word.
+    _ = write!(word, "{value:?}");
+    word.0
+}
+
+/// The place of a commit in its log.
+fn first_position(record: &Record) -> Option<(LogId, u64)> {
+    match record {
+        Record::Commit(commit) => Some((commit.header().log, commit.header().first_seq)),
+        Record::Genesis(_) => None,
+    }
 }
 
 fn shown(op: &DiskOp, result: &DiskResult) -> String {

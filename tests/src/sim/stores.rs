@@ -2,10 +2,6 @@
 //!
 //! The machine with a host's number is that host's: its identity owns the store, and the store takes the logs of the hosts
 //! that it allows. A world may also have stores without hosts, to try out the log alone, and hosts without stores.
-//!
-//! Nothing passes between the two halves of a machine yet. What a node gives out reaches the world in `drain`, where the store
-//! of the same machine is at hand (`stores.machines[host]`); what a store says reaches its [`Machine`], and the world has the
-//! machine back whenever `step` has woken it.
 
 use std::time::Duration;
 
@@ -137,7 +133,7 @@ impl World {
         }
     }
 
-    /// A host allows others now: theirs are the logs that its store takes, when it is opened the next time.
+    /// A host allows others now: theirs are the logs that its store takes from now on.
     pub(super) fn tell_members(&mut self, host: usize) {
         let members = self.hosts[host].peers.iter().map(|peer| self.id(*peer)).collect();
         if let Some(machine) = self.stores.machines.get_mut(host) {
@@ -183,18 +179,24 @@ impl World {
             self.stores.machines[*number].crash(&mut self.stores.shared, |_, _| 0);
         }
         self.restart_all(&mut open);
+        let repairs = open.iter().filter(|number| self.machine(**number).has_damaged_header()).count();
+        self.stores.shared.coverage.add("healed: damaged headers", repairs as u64);
+        let is_repaired = |number: &usize| self.machine(*number).is_writing() && !self.machine(*number).is_troubled();
+        let repaired: Vec<usize> = open.iter().copied().filter(is_repaired).collect();
         open.iter().for_each(|number| self.stores.append(*number, Kind::Plain, 1, 1, 40));
         self.settle_all(&open);
         open.iter().for_each(|number| self.end(*number));
         let is_closed = |world: &World| open.iter().all(|number| !world.machine(*number).is_writing());
         assert!(self.run_while(DEADLINE, is_closed), "a store is not closed in {DEADLINE:?}");
+        // One that is closed does nothing any more.
+        self.run_for(DEADLINE);
         for number in &open {
             let Stores { machines, shared, .. } = &mut self.stores;
             machines[*number].kill(shared);
             machines[*number].open(shared, true);
         }
         self.settle_all(&open);
-        let is_damaged = open.iter().any(|number| self.machine(*number).has_damaged_header());
+        let is_damaged = repaired.iter().any(|number| self.machine(*number).has_damaged_header());
         assert!(!is_damaged, "a damaged copy of a header is not repaired");
         open.iter().for_each(|number| self.kill(*number));
         self.coverage.add("healed: stores", open.len() as u64);
