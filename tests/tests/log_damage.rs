@@ -2,16 +2,14 @@
 //! or the opening or the reading tells file, range and ordinals. See [`vine_tests::disk`].
 #![allow(clippy::unwrap_used, reason = "the whole file is a test")]
 
+use std::ops::Range;
 use std::sync::Mutex;
 
 use vine_core::log::disk::FileId;
 use vine_core::log::report::Damage;
-use vine_core::log::segment::{ALIGN, FRAMES_AT};
-use vine_tests::disk::{Dice, Op, Position, SECTOR, Setup, SimDisk, Slot};
+use vine_core::log::segment::{ALIGN, FRAMES_AT, HEADER_COPIES};
+use vine_tests::disk::{BLOCK, Dice, Op, Position, SECTOR, Setup, SimDisk, Slot};
 use vine_tests::sim::{World, in_parallel};
-
-/// What a disk reads at once.
-const BLOCK: u64 = 4096;
 
 /// What the store holds: three lives, the first of which needs several segments.
 const WORKLOAD: &str = "open at=0 read_only=false
@@ -39,7 +37,11 @@ const WORKLOAD: &str = "open at=0 read_only=false
     wait us=3000";
 
 fn world(workload: &str) -> World {
-    let mut world = Setup { seed: 3, segment_kb: 4, max_kb: 0, view_kb: 0, deep: false }.world();
+    world_of(4, workload)
+}
+
+fn world_of(segment_kb: u32, workload: &str) -> World {
+    let mut world = Setup { seed: 3, segment_kb, max_kb: 0, view_kb: 0, deep: false }.world();
     for line in workload.lines() {
         world.apply_to_stores(&line.trim().parse::<Op>().unwrap());
     }
@@ -249,53 +251,87 @@ fn sectors_lost_in_every_place() {
     });
 }
 
-/// The disk does not read a block, or the first two: whoever reads gets all ops that lie elsewhere, whoever writes does too or is
-/// told which bytes they are.
+/// The disk does not read a block, or the first two: whoever reads gets all ops that lie elsewhere, whoever writes does too, or is
+/// told where it would take more than what is left. So it is wherever the store ended, and in short segments and longer ones.
 #[test]
 fn blocks_that_cannot_be_read_cost_what_is_in_them() {
-    const GENESIS: u64 = 192;
-    let world = world(WORKLOAD);
-    let blocks = files(&world).into_iter().flat_map(|(file, len)| {
-        let each = (0..len / BLOCK).map(|number| number * BLOCK..(number + 1) * BLOCK);
-        each.chain(std::iter::once(0..2 * BLOCK)).map(move |range| (file, range))
+    let lines: Vec<&str> = WORKLOAD.lines().collect();
+    let ends: Vec<usize> = (4..=lines.len()).filter(|end| lines[end - 1].contains("wait")).collect();
+    let worlds: Vec<(u32, usize)> = [4, 32].into_iter().flat_map(|kb| ends.iter().map(move |end| (kb, *end))).collect();
+    let counts = Mutex::new([0; 3]);
+    in_parallel(0..worlds.len() as u64, |number| {
+        let (segment_kb, end) = worlds[number as usize];
+        let world = world_of(segment_kb, &lines[..end].join("\n"));
+        for (file, len) in files(&world) {
+            let each = (0..len / BLOCK).map(|number| number * BLOCK..(number + 1) * BLOCK);
+            for range in each.chain(std::iter::once(0..2 * BLOCK)) {
+                for read_only in [true, false] {
+                    let case = format!("segments of {segment_kb} KiB, the first {end} lines, {file}, bytes {range:?}");
+                    let outcome = open_unreadable(&world, file, &range, read_only, &case);
+                    counts.lock().unwrap()[outcome as usize] += 1;
+                }
+            }
+        }
     });
-    let cases: Vec<_> = blocks.flat_map(|block| [(block.clone(), true), (block, false)]).collect();
-    assert!(cases.len() > 20, "{cases:?}");
-    let (mut opened, mut refused) = (0, 0);
-    for ((file, range), read_only) in cases {
-        let case = format!("{file}, bytes {range:?}, read only: {read_only}");
-        let mut world = world.fork();
-        let machine = &mut world.stores.machines[0];
-        machine.disk.unreadable = Some((file, range.clone()));
-        let before: Vec<_> = machine.disk.list().into_iter().map(|(file, _)| machine.disk.bytes(file)).collect();
-        if !world.reopen(0, read_only) {
-            let disk = &world.stores.machines[0].disk;
-            assert!(!read_only, "{case}: refused");
-            let after: Vec<_> = disk.list().into_iter().map(|(file, _)| disk.bytes(file)).collect();
-            assert!(before == after, "{case}: refused, and something was changed");
-            refused += 1;
-            continue;
-        }
-        opened += 1;
-        let line = &world.stores.machines[0].line;
-        let is_first = |position: &Position| position.1 == 0;
-        let without_genesis: Vec<_> = (0..line.slots.len() as u64)
-            .filter(|ordinal| line.expected(*ordinal).is_some_and(|position| is_first(&position)))
-            .filter(|ordinal| line.placed(*ordinal).is_some_and(|placed| placed.touches(file, &range, GENESIS)))
-            .filter_map(|ordinal| line.expected(ordinal).map(|(log, _)| log))
-            .collect();
-        for (ordinal, slot) in (0..).zip(&line.slots) {
-            let is_hit = line.placed(ordinal).is_some_and(|placed| placed.touches(file, &range, 0));
-            let is_nobodys = line.expected(ordinal).is_some_and(|(log, _)| without_genesis.contains(&log));
-            // Without its header nothing of a segment is read.
-            let is_headless = range.end > BLOCK && range.start == 0;
-            let is_in_file = line.placed(ordinal).is_some_and(|placed| placed.touches(file, &(0..u64::MAX), 0));
-            let may_be_lost = is_hit || is_nobodys || is_headless && is_in_file;
-            assert!(may_be_lost || matches!(slot, Slot::At(_)), "{case}: ordinal {ordinal} is {slot:?}");
-        }
+    let [whole, lost, refused] = counts.into_inner().unwrap();
+    println!("{whole} whole, {lost} lost and told, {refused} refused");
+    assert!(whole > lost && lost > refused && refused > 0);
+}
+
+/// Opens a store of whose disk these blocks of a file cannot be read.
+fn open_unreadable(world: &World, file: FileId, range: &Range<u64>, read_only: bool, case: &str) -> Came {
+    const GENESIS: u64 = 192;
+    let is_refused = !read_only && takes_what_is_unreadable(world, file, range);
+    let had = world.stores.machines[0].line.slots.len();
+    let mut world = world.fork();
+    let disk = &mut world.stores.machines[0].disk;
+    disk.lose_blocks(file, range.clone());
+    let changes = disk.changes();
+    let is_open = world.reopen(0, read_only);
+    assert_eq!(is_open, !is_refused, "{case}, read only: {read_only}");
+    let (line, disk) = (&world.stores.machines[0].line, &world.stores.machines[0].disk);
+    if !is_open || read_only {
+        assert_eq!(
+            disk.changes(),
+            changes,
+            "{case}: {} and something was written",
+            if is_open { "read" } else { "refused" }
+        );
     }
-    println!("{opened} opened, {refused} refused");
-    assert!(opened > refused && refused > 0);
+    if !is_open {
+        return Came::Refused;
+    }
+    // The block of the first copy is written whole from the second one: the disk puts it elsewhere.
+    let is_repaired = *range == (0..BLOCK) && !disk.written(file).is_empty();
+    assert!(read_only || !is_repaired || !disk.has_lost_blocks(), "{case}: the header is not repaired");
+    let without_genesis: Vec<_> = (0..line.slots.len() as u64)
+        .filter(|ordinal| line.expected(*ordinal).is_some_and(|position: Position| position.1 == 0))
+        .filter(|ordinal| line.placed(*ordinal).is_some_and(|placed| placed.touches(file, range, GENESIS)))
+        .filter_map(|ordinal| line.expected(ordinal).map(|(log, _)| log))
+        .collect();
+    let mut came = Came::Whole;
+    // Behind the last one there may have been others, for all that the store knows.
+    for ordinal in 0..had as u64 {
+        let is_hit = line.placed(ordinal).is_some_and(|placed| placed.touches(file, range, 0));
+        let is_nobodys = line.expected(ordinal).is_some_and(|(log, _)| without_genesis.contains(&log));
+        // Without its header nothing of a segment is read.
+        let is_headless = HEADER_COPIES.iter().all(|at| range.contains(at));
+        let is_in_file = line.placed(ordinal).is_some_and(|placed| placed.touches(file, &(0..u64::MAX), 0));
+        let may_be_lost = is_hit || is_nobodys || is_headless && is_in_file;
+        let is_there = matches!(line.slots.get(ordinal as usize), Some(Slot::At(_)));
+        assert!(may_be_lost || is_there, "{case}: ordinal {ordinal} is not there");
+        came = if is_there { came } else { Came::Lost };
+    }
+    came
+}
+
+/// Whether an opening that writes cannot do without what the disk does not read.
+fn takes_what_is_unreadable(world: &World, file: FileId, range: &Range<u64>) -> bool {
+    let [first, second] = HEADER_COPIES;
+    let no_copy = range.contains(&first) && range.contains(&second);
+    // Whether there are frames in a file that looks like zeros, and has no header, cannot be told.
+    let is_used = !world.stores.machines[0].disk.written(file).is_empty();
+    no_copy || !is_used && range.end > second
 }
 
 /// A block of the disk with a copy of a header in it is lost: the other one serves, and nothing is missing.

@@ -8,6 +8,9 @@ use vine_core::log::disk::{DiskDone, DiskError, DiskErrorKind, DiskOp, DiskResul
 use super::content::{FileState, SECTOR};
 use super::dice::Dice;
 
+/// Bytes that a file system reads from the disk at once. Who writes a part of them needs the others first.
+pub const BLOCK: u64 = 4096;
+
 words! {
     /// What goes wrong with one operation. It waits for one that it can befall; `io` can befall any.
     Fault {
@@ -84,8 +87,10 @@ pub struct SimDisk {
     pub read_only: bool,
     /// Nothing works any more.
     pub broken: bool,
-    /// Bytes of a file that cannot be read.
-    pub unreadable: Option<(FileId, Range<u64>)>,
+    /// Blocks of files that cannot be read, by number.
+    unreadable: BTreeSet<(FileId, u64)>,
+    /// Operations that were done and change what is there.
+    changes: u64,
     /// Files have changed in another way than by an operation that did what it was to do.
     altered: bool,
     dice: Dice,
@@ -106,7 +111,8 @@ impl SimDisk {
             capacity: u64::MAX,
             read_only: false,
             broken: false,
-            unreadable: None,
+            unreadable: BTreeSet::new(),
+            changes: 0,
             altered: false,
             dice: Dice::new(seed),
         }
@@ -137,6 +143,21 @@ impl SimDisk {
         self.happened.iter().filter(|(_, fault)| !fault.is_lie()).count()
     }
 
+    /// Operations so far that were done and change what is there: syncs are none.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// The blocks that hold these bytes of a file cannot be read from now on, until they are written whole.
+    pub fn lose_blocks(&mut self, file: FileId, bytes: Range<u64>) {
+        self.unreadable.extend(blocks(&bytes).map(|block| (file, block)));
+    }
+
+    /// Whether there is a block that cannot be read.
+    pub fn has_lost_blocks(&self) -> bool {
+        !self.unreadable.is_empty()
+    }
+
     /// Whether files have changed in another way than by operations that did what they were to do, since that was last taken
     /// note of.
     pub fn is_altered(&self) -> bool {
@@ -161,21 +182,59 @@ impl SimDisk {
         if self.read_only && !matches!(op, DiskOp::List | DiskOp::Read { .. }) {
             return Err(DiskError { kind: DiskErrorKind::ReadOnly, code: 30 });
         }
-        if self.is_unreadable(op) {
-            self.happened.push((effect, Fault::ReadFails));
-            return Err(io());
+        if let Some(block) = self.unreadable_block(op) {
+            return self.fail_at_block(effect, op, block);
         }
-        match self.fault_of(effect, op) {
+        let result = match self.fault_of(effect, op) {
             Some(fault) => self.fail(fault, op),
             None => self.succeed(op),
+        };
+        if result.is_ok() {
+            self.mend_blocks(op);
+            let is_change = !matches!(op, DiskOp::List | DiskOp::Read { .. } | DiskOp::Sync { .. } | DiskOp::SyncDir);
+            self.changes += u64::from(is_change);
         }
+        result
     }
 
-    fn is_unreadable(&self, op: &DiskOp) -> bool {
-        let (Some((file, unreadable)), DiskOp::Read { file: of, offset, len }) = (&self.unreadable, op) else {
-            return false;
+    /// The first block that cannot be read and would have to be: any of a read, and one of which a write has only a part.
+    fn unreadable_block(&self, op: &DiskOp) -> Option<u64> {
+        if self.unreadable.is_empty() {
+            return None;
+        }
+        let (file, bytes, is_write) = match op {
+            DiskOp::Read { file, offset, len } => (*file, *offset..offset + u64::from(*len), false),
+            DiskOp::Write { file, offset, bytes } => (*file, *offset..offset + bytes.len() as u64, true),
+            _ => return None,
         };
-        file == of && *offset < unreadable.end && offset + u64::from(*len) > unreadable.start
+        blocks(&bytes)
+            .filter(|block| !(is_write && is_whole(&bytes, *block)))
+            .find(|block| self.unreadable.contains(&(file, *block)))
+    }
+
+    /// What lies before the block is written.
+    fn fail_at_block(&mut self, effect: u64, op: &DiskOp, block: u64) -> DiskResult {
+        self.altered = true;
+        if let DiskOp::Write { file, offset, bytes } = op {
+            self.happened.push((effect, Fault::Io));
+            let done = (block * BLOCK).saturating_sub(*offset) as usize;
+            self.file(*file)?.write(*offset, &bytes[..done]);
+        } else {
+            self.happened.push((effect, Fault::ReadFails));
+        }
+        Err(io())
+    }
+
+    /// What is written whole can be read again, and so can what takes the place of what is gone.
+    fn mend_blocks(&mut self, op: &DiskOp) {
+        self.unreadable.retain(|(of, block)| match op {
+            DiskOp::Write { file, offset, bytes } => {
+                file != of || !is_whole(&(*offset..offset + bytes.len() as u64), *block)
+            }
+            DiskOp::Truncate { file, size } => file != of || *block < size.div_ceil(BLOCK),
+            DiskOp::Remove { file } => file != of,
+            _ => true,
+        });
     }
 
     fn fault_of(&mut self, effect: u64, op: &DiskOp) -> Option<Fault> {
@@ -460,6 +519,16 @@ impl SimDisk {
     }
 }
 
+/// The blocks that have a part of these bytes.
+fn blocks(bytes: &Range<u64>) -> Range<u64> {
+    bytes.start / BLOCK..bytes.end.div_ceil(BLOCK)
+}
+
+/// Whether these bytes are all of a block, and perhaps more.
+fn is_whole(bytes: &Range<u64>, block: u64) -> bool {
+    bytes.start <= block * BLOCK && (block + 1) * BLOCK <= bytes.end
+}
+
 fn io() -> DiskError {
     DiskError { kind: DiskErrorKind::Io, code: 5 }
 }
@@ -623,6 +692,29 @@ mod tests {
         disk.cut(A, 701);
         assert_eq!(disk.list(), [(A, 701)]);
         assert_eq!(disk.written(A), [1]);
+    }
+
+    #[test]
+    fn a_block_that_cannot_be_read_is_written_whole_or_not_at_all() {
+        let mut disk = disk();
+        done(&mut disk, &[DiskOp::Truncate { file: A, size: 3 * BLOCK }, SYNC]);
+        disk.lose_blocks(A, BLOCK..2 * BLOCK);
+        let fails = |disk: &mut SimDisk, op: DiskOp| assert_eq!(disk.perform(&op), Err(io()), "{op:?}");
+        assert_eq!(read(&mut disk, BLOCK - 1, 1), [0]);
+        assert_eq!(read(&mut disk, 2 * BLOCK, 1), [0]);
+        for (offset, len) in [(BLOCK - 1, 2), (BLOCK, 512), (2 * BLOCK - 1, 1), (0, 3 * BLOCK as u32)] {
+            fails(&mut disk, DiskOp::Read { file: A, offset, len });
+        }
+        let changes = disk.changes();
+        fails(&mut disk, write(BLOCK, &[1; 512]));
+        fails(&mut disk, write(2 * BLOCK - 1, &[1; 512]));
+        fails(&mut disk, write(0, &[1; BLOCK as usize + 512]));
+        assert_eq!(disk.changes(), changes);
+        assert_eq!(read(&mut disk, BLOCK - 1, 1), [1], "what lies before it may be written");
+        done(&mut disk, &[write(2 * BLOCK, &[3; 512]), write(BLOCK - 1, &[2; BLOCK as usize + 1])]);
+        assert_eq!(read(&mut disk, 2 * BLOCK - 1, 2), [2, 3]);
+        assert!(!disk.has_lost_blocks());
+        assert_eq!(disk.changes(), changes + 2);
     }
 
     #[test]

@@ -51,7 +51,7 @@ mod stores;
 mod twin;
 
 pub use content::SECTOR;
-pub use device::{Fault, SimDisk, Unsynced};
+pub use device::{BLOCK, Fault, SimDisk, Unsynced};
 pub use dice::Dice;
 pub use ledger::{Known, Ledger, Placed, Position, Slot, Timeline};
 pub use machine::{Content, Machine, Shared};
