@@ -93,6 +93,8 @@ pub(super) struct Life {
     drafted: BTreeMap<(LogId, u64), Ticket>,
     /// The commits that imports brought, by their first positions, with those of the imports that were not given up.
     brought: BTreeMap<(LogId, u64), BTreeSet<Ticket>>,
+    /// Those of them that were on their way to the disk since.
+    brought_and_written: BTreeSet<(LogId, u64)>,
     /// Where the follower is, whether it waits for an answer, and what it has seen.
     pub(super) follows: Cursor,
     pub(super) following: bool,
@@ -340,6 +342,7 @@ impl Machine {
             queue: VecDeque::new(),
             drafted: BTreeMap::new(),
             brought: BTreeMap::new(),
+            brought_and_written: BTreeSet::new(),
             follows: Cursor::default(),
             following: false,
             model: Model::default(),
@@ -492,9 +495,13 @@ impl Machine {
             let mut positions = (0..u64::from(placed.count)).map(|index| (placed.log, placed.first_seq + index));
             let refused = positions.find(|position| shared.ledger.is_refused(*position));
             assert!(refused.is_none(), "{refused:?} is written, and its writer was told that it never is");
-            let brought = self.life.as_ref().and_then(|life| life.brought.get(&(placed.log, placed.first_seq)));
-            let is_given_up = brought.is_some_and(BTreeSet::is_empty);
-            assert!(!is_given_up, "a commit is written, and all who brought it were told that nothing of it was");
+            let first = (placed.log, placed.first_seq);
+            if let Some(life) = &mut self.life
+                && let Some(tickets) = life.brought.get(&first)
+            {
+                assert!(!tickets.is_empty(), "a commit is written, and who brought it was told that it never is");
+                life.brought_and_written.insert(first);
+            }
             self.line.place(placed);
         }
         let result = match &mut self.twin {
@@ -634,7 +641,11 @@ impl Machine {
                 if !matches!(error, AppendError::Unknown(_)) {
                     let drafted = life.drafted.iter().filter(|(_, drafted)| **drafted == ticket);
                     drafted.for_each(|(position, _)| shared.ledger.refuse(*position));
-                    life.brought.values_mut().for_each(|tickets| _ = tickets.remove(&ticket));
+                    for (first, tickets) in &mut life.brought {
+                        let is_last = tickets.remove(&ticket) && tickets.is_empty();
+                        let is_written = is_last && life.brought_and_written.contains(first);
+                        assert!(!is_written, "a commit was written, and who brought it is told that it never was");
+                    }
                 }
                 shared.coverage.hit(format!("append failed: {}", word(&error)));
             }
