@@ -9,8 +9,13 @@ use alloc::vec::Vec;
 use super::disk::READ_MAX;
 use super::segment::{ALIGN, FRAME_HEADER, FRAMES_AT, FrameAt, FrameHeader, MAX_FRAME, decode_frame};
 
-/// What is asked for again, piece by piece, where a large read failed: the block of a disk.
-const SMALL_READ: u32 = 4096;
+/// What is asked for again, piece by piece, where a larger read failed: a block of the disk.
+const BLOCK: u64 = 4096;
+
+/// Bytes from here to the end of the block.
+fn rest_of_block(at: u64) -> u64 {
+    BLOCK - at % BLOCK
+}
 
 /// One forward pass over the frames of a segment.
 #[derive(Debug)]
@@ -142,8 +147,9 @@ impl Scan {
     /// The bytes that were asked for cannot be read. They count as damaged, in pieces as small as the disk's.
     pub fn feed_failed(&mut self) {
         let asked = self.wanted();
-        if asked > SMALL_READ {
-            self.careful_until = self.buffered_end() + u64::from(asked);
+        let from = self.buffered_end();
+        if u64::from(asked) > rest_of_block(from) {
+            self.careful_until = from + u64::from(asked);
             return;
         }
         self.unreadable += u64::from(asked);
@@ -157,8 +163,8 @@ impl Scan {
 
     fn wanted(&self) -> u32 {
         let from = self.buffered_end();
-        let most = if from < self.careful_until { SMALL_READ } else { READ_MAX };
-        (self.file_end - from).min(u64::from(most)) as u32
+        let most = if from < self.careful_until { rest_of_block(from) } else { u64::from(READ_MAX) };
+        (self.file_end - from).min(most) as u32
     }
 
     fn read(&mut self) -> ScanStep<'_> {
@@ -310,6 +316,15 @@ mod tests {
         let (file, end) = segment(&[100, 100], 6400);
         let found = scan(&file[..end as usize - 1], None, 0..0);
         assert!(matches!(found[1..], [Found::Bad(from, _), Found::End(_)] if from == second), "{found:?}");
+    }
+
+    #[test]
+    fn a_block_that_is_not_read_costs_the_one_before_it_nothing() {
+        let (file, end) = segment(&[100, 200], 40_000);
+        assert!(end < 8192);
+        let found = scan(&file, None, 8192..12_288);
+        let second = FRAMES_AT + frame_len(100);
+        assert_eq!(found[..2], [Found::Frame(0, second, 100), Found::Frame(1, end, 200)]);
     }
 
     #[test]
