@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use vine_core::log::Op;
-use vine_core::log::reader::{Cursor, Delivered};
+use vine_core::log::reader::{Cursor, Damaged, Delivered};
 use vine_core::{Identity, NetworkId};
 use vine_store::{Handle, OpenError, Options};
 
@@ -25,20 +25,25 @@ pub(crate) fn open(dir: &Path) -> Result<Handle, OpenError> {
 
 /// Every op of the store, in its order; damage is a failure.
 pub(crate) fn all(store: &Handle) -> Vec<Delivered> {
-    let (mut ops, mut cursor) = (Vec::new(), Cursor::at(0));
-    loop {
-        let batch = store.read(cursor, 100_000).wait().unwrap();
-        assert_eq!(batch.damaged, None);
-        if batch.taken.is_empty() {
-            break;
-        }
-        ops.extend(batch.taken.iter().flat_map(|taken| taken.delivered(cursor.ordinal)));
-        cursor = batch.next;
-    }
+    let ops = all_but_damage(store, |damaged| panic!("{damaged}"));
     for (ordinal, op) in ops.iter().enumerate() {
         assert_eq!(op.ordinal, ordinal as u64, "ordinals are dense");
     }
     ops
+}
+
+/// Every op of the store that can be read, in its order.
+pub(crate) fn all_but_damage(store: &Handle, mut on_damage: impl FnMut(Damaged)) -> Vec<Delivered> {
+    let (mut ops, mut cursor) = (Vec::new(), Cursor::at(0));
+    loop {
+        let batch = store.read(cursor, 100_000).wait().unwrap();
+        if batch.taken.is_empty() && batch.damaged.is_none() {
+            return ops;
+        }
+        ops.extend(batch.taken.iter().flat_map(|taken| taken.delivered(cursor.ordinal)));
+        batch.damaged.into_iter().for_each(&mut on_damage);
+        cursor = batch.next;
+    }
 }
 
 /// The plain ops as text.
