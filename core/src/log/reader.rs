@@ -109,6 +109,8 @@ struct Found {
 /// One reading: from a cursor on, until there are enough bytes.
 #[derive(Debug)]
 pub struct Reading {
+    /// The ordinal that it began with.
+    from: u64,
     wanted: u64,
     until: u64,
     bytes_left: usize,
@@ -132,6 +134,7 @@ impl Reading {
             None => (segments.partition_point(|s| s.first_ordinal <= cursor.ordinal).saturating_sub(1), None),
         };
         Reading {
+            from: cursor.ordinal,
             wanted: cursor.ordinal,
             until,
             bytes_left: max_bytes,
@@ -192,7 +195,7 @@ impl Reading {
         for Found { first_ordinal, commit, file, range } in self.taken {
             let Some(author) = author(&commit.header().log) else {
                 // The beginning of its log was lost: nobody can say whose it is.
-                let ordinals = first_ordinal..first_ordinal + u64::from(commit.header().count);
+                let ordinals = first_ordinal.max(self.from)..first_ordinal + u64::from(commit.header().count);
                 let damaged = taken.is_empty().then_some(Damaged { ordinals, file, range });
                 let next = damaged.as_ref().map_or(first_ordinal, |damaged| damaged.ordinals.end);
                 return (taken, Cursor::at(next), damaged);

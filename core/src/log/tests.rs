@@ -265,6 +265,22 @@ fn reading_goes_on_behind_what_is_damaged() {
 }
 
 #[test]
+fn what_is_told_begins_where_the_reading_does() {
+    let mut machine = Machine::opened(Disk::default(), 1);
+    let ops = vec![Bytes::from_static(b"first"), Bytes::from_static(b"second")];
+    machine.store.append(machine.now, Ticket(1), ops).unwrap();
+    assert!(matches!(machine.run()[..], [StoreEvent::Durable { count: 2, .. }]));
+    // The beginning of the log is lost, so its commit is nobody's.
+    let mut disk = machine.close();
+    disk.files.values_mut().next().unwrap()[FRAMES_AT as usize + 40] ^= 1;
+    let mut machine = Machine::opened(disk, 2);
+    machine.store.read(Ticket(2), Cursor::at(1), 1_000).unwrap();
+    let events = machine.run();
+    let [StoreEvent::Read { taken, damaged: Some(damaged), .. }] = &events[..] else { panic!("{events:?}") };
+    assert_eq!((taken.len(), &damaged.ordinals), (0, &(1..2)));
+}
+
+#[test]
 fn a_quiet_store_vouches_for_its_last_write() {
     // So long that the next segment is not made ready yet.
     let mut machine = Machine::open_with(Disk::default(), 1, StoreConfig { segment_bytes: 65_536, ..config() });
