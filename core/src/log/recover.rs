@@ -16,6 +16,7 @@
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use bytes::Bytes;
 
@@ -286,12 +287,15 @@ impl Recovery {
             (Err(_), Phase::Repair(_)) => self.give_up_repair(),
             // The second copy shares a block with frames, and that may be one that cannot be read: the first one serves.
             (Err(_), Phase::Rewrite { at, bytes, .. }) if *at == HEADER_COPIES[1] => (*at, *bytes) = (FRAMES_AT, None),
-            (Err(_), Phase::Rewrite { at, end, is_block, .. }) if matches!(op, DiskOp::Read { .. }) => {
-                // What the disk does not read is damaged, and was told: there is nothing to write again.
-                if *is_block {
-                    *at = block_end(*at).min(*end);
+            // Block by block: of one that was not read before there is nothing to write again.
+            (Err(_), Phase::Rewrite { is_block: is_block @ false, bytes: None, .. }) => *is_block = true,
+            (Err(error), &mut Phase::Rewrite { file, at, end, bytes: None, .. }) => {
+                let behind = block_end(at).min(end);
+                if self.is_told(file, at..behind) {
+                    self.phase = Phase::Rewrite { file, at: behind, end, bytes: None, header: None, is_block: false };
+                } else {
+                    self.refused = Some(OpenError::disk(error, &op));
                 }
-                *is_block = !*is_block;
             }
             (Err(error), _) => self.refused = Some(OpenError::disk(error, &op)),
             (Ok(_), _) => {
@@ -300,6 +304,14 @@ impl Recovery {
             }
         }
         self.is_second_try = false;
+    }
+
+    /// Whether these bytes were found to be damaged. All others hold what is relied upon.
+    fn is_told(&self, file: FileId, range: Range<u64>) -> bool {
+        let findings = self.replay.iter().flat_map(|replay| &replay.report.findings);
+        findings
+            .filter(|finding| finding.file == file && finding.damage == Damage::Corrupt)
+            .any(|finding| finding.range.start <= range.start && range.end <= finding.range.end)
     }
 
     /// A copy that cannot be written costs nothing but itself.

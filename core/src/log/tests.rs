@@ -688,6 +688,27 @@ fn a_block_of_a_header_that_cannot_be_read_closes_the_store_for_nobody() {
 }
 
 #[test]
+fn what_was_found_and_cannot_be_written_again_refuses_the_opening() {
+    let mut machine = Machine::opened(Disk::default(), 1);
+    machine.append("first").unwrap();
+    let file = *machine.disk.files.keys().next().unwrap();
+    let mut machine = Machine::open(machine.disk, 2);
+    while let Some(effect) = machine.store.poll_effect() {
+        let Effect::Disk(token, op) = effect else { panic!("{effect:?}") };
+        // From the first write on: all was read once.
+        if matches!(op, DiskOp::Write { .. }) {
+            machine.disk.broken = Some((file, 4096..8192));
+        }
+        let result = machine.disk.run(op);
+        machine.store.handle_disk(machine.now, token, result);
+    }
+    let event = machine.store.poll_event();
+    assert!(matches!(event, Some(StoreEvent::Refused(OpenError::Disk { .. }))), "{event:?}");
+    machine.disk.broken = None;
+    assert_eq!(Machine::opened(machine.disk, 3).texts(), [b"first".to_vec()]);
+}
+
+#[test]
 fn a_store_that_is_only_read_repairs_nothing() {
     let (mut disk, texts) = several_segments();
     disk.files.values_mut().for_each(|file| file[..HEADER_COPY as usize].fill(0));
