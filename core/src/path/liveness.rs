@@ -31,8 +31,9 @@ pub(super) const RTT_INTERVAL: Duration = Duration::from_secs(5);
 /// waited for almost a second.
 const FIRST_RTT_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Shortest time without a receipt before a path is suspected (DESIGN section 5: failover).
-pub(super) const SUSPECT_FLOOR: Duration = Duration::from_millis(200);
+/// Shortest time without a receipt before a path is suspected. What follows has to fit into the 200 ms and three round trips
+/// that an outage may last: the sender's next packet, which is the first that another path carries, and its way there.
+pub(super) const SUSPECT_FLOOR: Duration = Duration::from_millis(160);
 
 /// Longest time without a receipt before a path is suspected: twice what it ever took at best, within these bounds.
 const PATIENCE_LIMIT: Range<Duration> = Duration::from_secs(1)..Duration::from_secs(3);
@@ -52,8 +53,8 @@ const MARK_INTERVAL: Duration = Duration::from_millis(10);
 /// Ages that are remembered: older ones than a path is patient for are of no use.
 const MARKS: usize = 16;
 
-/// How long a suspect path has at least, and at most, to answer a probe before another takes its place. What is sent
-/// meanwhile is mirrored.
+/// How long a suspect path has at least, and at most, to answer a Ping before another takes its place. It is asked twice, the
+/// second time after a quarter of this: one lost Ping costs no path that is in use. What is sent meanwhile is mirrored.
 const GRACE: Range<Duration> = Duration::from_millis(20)..Duration::from_millis(250);
 
 /// A path that was lost answers this many probes in a row, times the losses of late, before it carries data again.
@@ -246,8 +247,18 @@ impl Path {
 
     /// Until when a suspect path may still answer before another takes its place.
     pub(super) fn grace_end(&self) -> Option<Instant> {
-        let round_trip = self.rtt.smoothed().unwrap_or_default() + self.rtt.variation() * 4;
-        Some(self.suspect_since? + round_trip.clamp(GRACE.start, GRACE.end))
+        Some(self.suspect_since? + self.grace() + self.grace() / 4)
+    }
+
+    /// How long a suspect path has to answer each of two Pings.
+    fn grace(&self) -> Duration {
+        (self.rtt.smoothed().unwrap_or_default() + self.rtt.variation() * 4).clamp(GRACE.start, GRACE.end)
+    }
+
+    /// Whether no Ping of the burst has left since the path became suspect.
+    fn is_unasked(&self) -> bool {
+        let last = self.probe.as_ref().and_then(Probe::last_sent);
+        self.suspect_since.is_some_and(|since| last.is_none_or(|last| last < since))
     }
 
     /// Whether a path by `via` differs by the peer's port at most.
@@ -286,11 +297,14 @@ impl Path {
         if self.suspect_since.is_none() {
             self.suspect_since = Some(now);
             self.mirrored = 0..0;
-            self.loss.restart();
-            // What is lost now says nothing about sizes.
-            if let Some(mtu) = self.mtu.as_mut() {
-                mtu.suspend();
-            }
+        }
+    }
+
+    /// What was lost until now was lost in an outage: it says nothing of how much is lost otherwise, nor of sizes.
+    fn forget_losses(&mut self) {
+        self.loss.restart();
+        if let Some(mtu) = self.mtu.as_mut() {
+            mtu.suspend();
         }
     }
 
@@ -298,6 +312,7 @@ impl Path {
     pub(super) fn lose(&mut self, now: Instant, token: u64) {
         self.state = PathState::Lost;
         self.suspect_since = None;
+        self.forget_losses();
         self.unproven = None;
         // Nothing of any size arrived.
         self.oversize = None;
@@ -307,10 +322,12 @@ impl Path {
         self.retry = Some(Retry::new(now, token).into());
     }
 
-    /// Begins a burst of probes with `token`, unless one is running.
+    /// Begins a burst of probes with `token`. One that is running goes on, at once where the path has become suspect since.
     pub(super) fn start_probe(&mut self, now: Instant, token: u64) {
         if self.probe.is_none() {
             self.probe = Some(Probe { token, sent_at: [now; PROBE_LIMIT], sent: 0, next: now });
+        } else if self.is_unasked() {
+            self.hasten_probe(now);
         }
     }
 
@@ -325,6 +342,7 @@ impl Path {
     pub(super) fn step_probe(&mut self, now: Instant) -> ProbeStep {
         // Longer than an answer takes, or the next probe would always follow.
         let interval = self.rtt.smoothed().unwrap_or_default().clamp(PROBE_INTERVAL, MAX_PROBE_INTERVAL);
+        let again = self.is_unasked().then_some(self.grace() / 4);
         let Some(probe) = self.probe.as_mut().filter(|probe| probe.next <= now) else { return ProbeStep::Wait };
         if probe.sent >= PROBE_LIMIT {
             self.probe = None;
@@ -332,7 +350,7 @@ impl Path {
         }
         let token = probe.token.wrapping_add(probe.sent as u64);
         probe.sent_at[probe.sent] = now;
-        probe.next = now + interval * (1 << probe.sent);
+        probe.next = now + again.unwrap_or(interval * (1 << probe.sent));
         probe.sent += 1;
         self.unanswered = self.unanswered.saturating_add(1);
         let (sent, first) = (probe.sent, probe.sent_at[0]);
@@ -397,7 +415,10 @@ impl Path {
             self.loss.forgive();
         }
         self.state = PathState::Usable;
-        self.suspect_since = None;
+        // A short doubt is no outage: a path that loses its long packets only is in doubt several times a second.
+        if self.suspect_since.take().is_some_and(|since| now.since(since) > self.patience()) {
+            self.forget_losses();
+        }
         self.unanswered = 0;
         self.last_proof = Some(now);
         self.unproven = None;
@@ -419,12 +440,12 @@ impl Path {
             return;
         }
         self.receipted = Some(largest);
-        self.count_losses(now, largest, received);
         if self.mirrored.contains(&largest) {
             return;
         }
         self.oversize.take_if(|(counter, _)| *counter <= largest);
         self.prove(now, Proof::Receipt);
+        self.count_losses(now, largest, received);
         let mut oldest = None;
         while let Some((counter, at)) = self.marks.front().copied() {
             oldest = Some(at);
@@ -518,6 +539,11 @@ impl Path {
 }
 
 impl Probe {
+    /// When the last Ping of the burst was sent, if one was.
+    fn last_sent(&self) -> Option<Instant> {
+        self.sent_at[..self.sent].last().copied()
+    }
+
     /// When the Ping with `token` was sent, if it is one of this burst.
     fn sent_at(&self, token: u64) -> Option<Instant> {
         let index = usize::try_from(token.wrapping_sub(self.token)).ok()?;
@@ -566,5 +592,104 @@ mod tests {
             assert_eq!(set.get(slot).map(Path::room), room);
         }
         assert_eq!(prove(&mut set, at(2, 1)), [PathSlot(4)], "another way may carry less");
+    }
+
+    /// A pair 100 ms apart that sends a short packet every 100 ms and a long one every 50 ms, while only datagrams of at most
+    /// `limit` bytes arrive.
+    struct Pair {
+        set: PathSet,
+        slot: PathSlot,
+        now: Instant,
+        sent: u64,
+        received: u64,
+        doubts: usize,
+        /// What arrives here, and when.
+        answers: Vec<(Instant, Answer)>,
+    }
+
+    enum Answer {
+        Pong(u64),
+        Receipt(u64, u64),
+    }
+
+    impl Pair {
+        fn new() -> Pair {
+            let mut set = PathSet::default();
+            let now = Instant::from_millis(1_000);
+            let slot = set.insert(now, at(1, 1), PathClass::Direct);
+            (0..20).for_each(|_| set.prove(now, slot, Proof::Pong(MS * 100)));
+            set.reselect(now, || 0);
+            Pair { set, slot, now, sent: 0, received: 0, doubts: 0, answers: Vec::new() }
+        }
+
+        fn path(&self) -> &Path {
+            self.set.get(self.slot).unwrap()
+        }
+
+        fn run(&mut self, time: Duration, limit: usize) {
+            let end = self.now + time;
+            while self.now < end {
+                self.step(limit);
+                self.now += MS * 10;
+            }
+        }
+
+        fn step(&mut self, limit: usize) {
+            let (now, slot) = (self.now, self.slot);
+            let due = |answers: &[(Instant, Answer)]| answers.iter().position(|(at, _)| *at <= now);
+            while let Some((_, answer)) = due(&self.answers).map(|index| self.answers.remove(index)) {
+                match answer {
+                    Answer::Pong(token) => _ = self.set.on_pong(now, slot, token, Duration::ZERO),
+                    Answer::Receipt(largest, received) => self.set.on_receipt(now, slot, largest, received),
+                }
+            }
+            let step = now.since(Instant::from_millis(0)).as_millis();
+            for length in [(step % 100 == 0).then_some(100), (step % 50 == 0).then_some(1_400)].into_iter().flatten() {
+                self.sent += 1;
+                self.set.on_data_sent(now, slot, (self.sent, length), || 1 << 32);
+                if length <= limit {
+                    self.received += 1;
+                    self.answers.push((now + MS * 150, Answer::Receipt(self.sent, self.received)));
+                }
+            }
+            let was_usable = self.path().state == PathState::Usable;
+            self.set.check_liveness(now, || 2 << 32);
+            self.doubts += usize::from(was_usable && self.path().state == PathState::Suspect);
+            while let Some(probe) = self.set.poll_probe(now, || 3 << 32).filter(|_| limit > 0) {
+                self.answers.push((now + MS * 100, Answer::Pong(probe.token)));
+            }
+            let token = (4 << 32) + now.since(Instant::from_millis(0)).as_millis() as u64;
+            while let Some((_, probe)) = self.set.poll_mtu(now, || token) {
+                if probe.size <= limit {
+                    self.answers.push((now + MS * 100, Answer::Pong(probe.token)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_path_that_got_narrow_is_found_out_while_its_short_packets_put_it_in_doubt_and_out_again() {
+        let mut pair = Pair::new();
+        pair.run(Duration::from_secs(5), 1_500);
+        let wide = pair.path().room();
+        assert!(wide >= 1_400 && pair.doubts == 0, "{wide}");
+        pair.run(Duration::from_secs(10), 1_300);
+        assert!(pair.doubts > 20, "{}", pair.doubts);
+        assert!(pair.path().room() <= 1_300, "{}", pair.path().room());
+        assert!(pair.path().loses_too_much(pair.now), "its losses are counted too");
+    }
+
+    #[test]
+    fn an_outage_says_nothing_of_sizes_and_is_no_loss() {
+        let mut pair = Pair::new();
+        pair.run(Duration::from_secs(5), 1_500);
+        let wide = pair.path().room();
+        for outage in [200, 400, 600, 1_000, 5_000] {
+            pair.run(MS * outage, 0);
+            pair.run(Duration::from_secs(3), 1_500);
+            assert_eq!(pair.path().state, PathState::Usable);
+            assert_eq!(pair.path().room(), wide, "after {outage} ms");
+            assert!(!pair.path().loses_too_much(pair.now));
+        }
     }
 }

@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use crate::time::Instant;
 
-/// Datagrams and bytes that may be doubled in one round trip (DESIGN section 5: failover).
+/// Datagrams and bytes that may be doubled in one round trip.
 const PACKETS: u32 = 64;
 const BYTES: usize = 64 * 1024;
 

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use crate::time::Instant;
 
-/// A lost path is probed this often (DESIGN section 5: return).
+/// A lost path is probed this often.
 const INTERVAL: Duration = Duration::from_millis(500);
 
 /// For so long; then the interval doubles, up to [`MAX_INTERVAL`].

@@ -713,8 +713,33 @@ mod tests {
         let token = probes.iter().find(|probe| probe.slot == other).unwrap().token;
         assert_eq!(set.on_pong(late + MS * 20, other, token, Duration::ZERO), Some(MS * 20));
         assert_eq!(set.reselect(late + MS * 20, || 0), None, "this one may still answer");
-        assert_eq!(set.switch_at(), Some(late + MS * 30));
-        assert_eq!(set.reselect(late + MS * 30, || 0), switch(1, 2, SwitchReason::PathLost, 1));
+        let again = set.poll_probe(late + MS * 20, || 0).map(|probe| probe.slot);
+        assert_eq!((again, set.poll_probe(late + MS * 20, || 0)), (Some(slot), None), "it is asked a second time");
+        // A round trip of 10 ms that varies by 5 is waited for from both Pings on.
+        assert_eq!(set.switch_at(), Some(late + MS * 30 * 5 / 4));
+        assert_eq!(set.reselect(late + MS * 37, || 0), None);
+        assert_eq!(set.reselect(late + MS * 38, || 0), switch(1, 2, SwitchReason::PathLost, 2));
+    }
+
+    #[test]
+    fn one_lost_ping_costs_no_path_that_answers_the_next() {
+        let (mut set, slot) = proven();
+        let other = set.insert(start(), at(2), PathClass::Direct);
+        set.prove(start(), other, Proof::Pong(MS * 20));
+        set.on_data_sent(start(), slot, (0, 100), || 5);
+        // A burst that began before the doubt goes on at once.
+        assert_eq!(set.poll_probe(start() + MS * 100, || 0), Some(DueProbe { slot, token: 5 }));
+        let late = start() + set.patience();
+        set.check_liveness(late, || 20);
+        let asked: Vec<DueProbe> = core::iter::from_fn(|| set.poll_probe(late, || 0)).collect();
+        assert_eq!(asked, [DueProbe { slot, token: 6 }, DueProbe { slot: other, token: 20 }]);
+        set.on_pong(late + MS * 20, other, 20, Duration::ZERO);
+        let again = late + MS * 30 / 4;
+        assert_eq!(set.get(slot).map(Path::next_deadline), Some(again));
+        assert_eq!(set.poll_probe(again, || 0), Some(DueProbe { slot, token: 7 }));
+        set.on_pong(again + MS * 10, slot, 7, Duration::ZERO);
+        assert_eq!(set.reselect(late + MS * 38, || 0), None);
+        assert_eq!(set.get(slot).map(|path| path.state), Some(PathState::Usable));
     }
 
     #[test]
