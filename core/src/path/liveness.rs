@@ -53,9 +53,13 @@ const MARK_INTERVAL: Duration = Duration::from_millis(10);
 /// Ages that are remembered: older ones than a path is patient for are of no use.
 const MARKS: usize = 16;
 
-/// How long a suspect path has at least, and at most, to answer a Ping before another takes its place. It is asked twice, the
-/// second time after a quarter of this: one lost Ping costs no path that is in use. What is sent meanwhile is mirrored.
+/// How long a suspect path has at least, and where it varies at most, to answer a Ping before another takes its place. What is
+/// sent meanwhile is mirrored.
 const GRACE: Range<Duration> = Duration::from_millis(20)..Duration::from_millis(250);
+
+/// A suspect path is asked a second time after a quarter of the grace, and this at most: one lost Ping is to cost no path that
+/// is in use.
+const MAX_SECOND_PING: Duration = Duration::from_millis(60);
 
 /// A path that was lost answers this many probes in a row, times the losses of late, before it carries data again.
 const TRIAL: u8 = 3;
@@ -247,12 +251,19 @@ impl Path {
 
     /// Until when a suspect path may still answer before another takes its place.
     pub(super) fn grace_end(&self) -> Option<Instant> {
-        Some(self.suspect_since? + self.grace() + self.grace() / 4)
+        Some(self.suspect_since? + self.second_ping() + self.grace())
     }
 
-    /// How long a suspect path has to answer each of two Pings.
+    /// How long a suspect path has to answer a Ping.
     fn grace(&self) -> Duration {
-        (self.rtt.smoothed().unwrap_or_default() + self.rtt.variation() * 4).clamp(GRACE.start, GRACE.end)
+        let smoothed = self.rtt.smoothed().unwrap_or_default();
+        let longest = (smoothed + smoothed / 8).max(GRACE.end);
+        (smoothed + self.rtt.variation() * 4).clamp(GRACE.start, longest)
+    }
+
+    /// How long after the first Ping a suspect path is asked again.
+    fn second_ping(&self) -> Duration {
+        (self.grace() / 4).min(MAX_SECOND_PING)
     }
 
     /// Whether no Ping of the burst has left since the path became suspect.
@@ -342,7 +353,7 @@ impl Path {
     pub(super) fn step_probe(&mut self, now: Instant) -> ProbeStep {
         // Longer than an answer takes, or the next probe would always follow.
         let interval = self.rtt.smoothed().unwrap_or_default().clamp(PROBE_INTERVAL, MAX_PROBE_INTERVAL);
-        let again = self.is_unasked().then_some(self.grace() / 4);
+        let again = self.is_unasked().then_some(self.second_ping());
         let Some(probe) = self.probe.as_mut().filter(|probe| probe.next <= now) else { return ProbeStep::Wait };
         if probe.sent >= PROBE_LIMIT {
             self.probe = None;
@@ -592,6 +603,21 @@ mod tests {
             assert_eq!(set.get(slot).map(Path::room), room);
         }
         assert_eq!(prove(&mut set, at(2, 1)), [PathSlot(4)], "another way may carry less");
+    }
+
+    /// What is beyond the limit of mirroring moves at the end of the grace, and arrives half a round trip later.
+    #[test]
+    fn a_path_can_answer_in_time_and_a_dead_one_is_left_within_three_round_trips_and_200_ms() {
+        for rtt in [1, 5, 20, 50, 100, 300, 600, 1_000, 2_000].map(|ms| MS * ms) {
+            let now = Instant::from_millis(1_000);
+            let mut path = Path::new(at(1, 1), PathClass::Direct, 1_400, now);
+            (0..30).for_each(|_| path.prove(now, Proof::Pong(rtt)));
+            path.suspect(now);
+            let grace = path.grace_end().unwrap().since(now);
+            assert!(grace >= path.second_ping() + rtt, "{grace:?} where an answer takes {rtt:?}");
+            let outage = path.patience() + grace + rtt / 2;
+            assert!(outage <= rtt * 3 + MS * 200, "{outage:?} at a round trip of {rtt:?}");
+        }
     }
 
     /// A pair 100 ms apart that sends a short packet every 100 ms and a long one every 50 ms, while only datagrams of at most
