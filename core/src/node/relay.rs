@@ -199,7 +199,7 @@ impl Node {
                 let Some((peer, shared)) = self.peer_mut(other) else { return };
                 let Some(legs) = peer.legs.as_mut() else { return };
                 if legs.on_close(shared.now, from, close.reason, &mut shared.handles) {
-                    peer.paths.remove_relay(shared.now, from);
+                    peer.paths.remove_relay(shared.now, from, || shared.rng.u64());
                     self.update_paths(other);
                 }
                 self.reschedule(other);
@@ -253,7 +253,7 @@ impl Node {
                 LegAction::Close { relay, reason } => {
                     self.tell_close(relay, RelayRole::Request, id, reason);
                     if let Some((peer, shared)) = self.peer_mut(index) {
-                        peer.paths.remove_relay(shared.now, relay);
+                        peer.paths.remove_relay(shared.now, relay, || shared.rng.u64());
                     }
                 }
             }
@@ -268,7 +268,7 @@ impl Node {
         let relays = peer.paths.iter().filter_map(|(_, path)| path.via.relay());
         let gone: heapless::Vec<PeerIndex, MAX_PATHS> = relays.filter(|relay| !has_leg(*relay)).collect();
         for relay in gone {
-            peer.paths.remove_relay(shared.now, relay);
+            peer.paths.remove_relay(shared.now, relay, || shared.rng.u64());
         }
     }
 
@@ -341,7 +341,7 @@ impl Node {
         for relay in legs.close_all(&mut shared.handles) {
             self.tell_close(relay, RelayRole::Request, id, RelayCloseReason::REFUSED);
             if let Some((peer, shared)) = self.peer_mut(index) {
-                peer.paths.remove_relay(shared.now, relay);
+                peer.paths.remove_relay(shared.now, relay, || shared.rng.u64());
             }
         }
     }

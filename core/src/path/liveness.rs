@@ -15,6 +15,9 @@ use crate::wire::{HEADER_LEN, OVERHEAD};
 /// Probes sent on a path that answers none before the burst ends.
 pub(super) const PROBE_LIMIT: usize = 4;
 
+/// Probes of one burst whose answers are known: a doubt begins the burst anew, and what was sent before is not forgotten.
+const PROBES_KNOWN: usize = 2 * PROBE_LIMIT;
+
 /// A path that leaves this many probes of one burst unanswered is suspect.
 const SUSPECT_AFTER: usize = 2;
 
@@ -31,9 +34,12 @@ pub(super) const RTT_INTERVAL: Duration = Duration::from_secs(5);
 /// waited for almost a second.
 const FIRST_RTT_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Shortest time without a receipt before a path is suspected. What follows has to fit into the 200 ms and three round trips
-/// that an outage may last: the sender's next packet, which is the first that another path carries, and its way there.
-pub(super) const SUSPECT_FLOOR: Duration = Duration::from_millis(160);
+/// Shortest time without a receipt before a path is suspected.
+pub(super) const SUSPECT_FLOOR: Duration = Duration::from_millis(200);
+
+/// It is this and two round trips where that is less. An outage may last 200 ms and three round trips, and the doubt is not
+/// its end: the sender's next packet is the first that another path carries.
+const SHORT_FLOOR: Duration = Duration::from_millis(160);
 
 /// Longest time without a receipt before a path is suspected: twice what it ever took at best, within these bounds.
 const PATIENCE_LIMIT: Range<Duration> = Duration::from_secs(1)..Duration::from_secs(3);
@@ -50,7 +56,8 @@ const MAX_VARIATION: Duration = Duration::from_millis(150);
 /// The age of what was sent is known to this.
 const MARK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Ages that are remembered: older ones than a path is patient for are of no use.
+/// Ages that are remembered. Where more is under way than these, what is oldest counts as younger than it is, and a dead path is
+/// doubted by so much later: 160 ms of a round trip are remembered at least.
 const MARKS: usize = 16;
 
 /// How long a suspect path has at least, and where it varies at most, to answer a Ping before another takes its place. What is
@@ -109,13 +116,15 @@ pub enum Proof {
     Receipt,
 }
 
-/// One burst of Pings on a path, until one is answered or the burst is given up. The n-th Ping carries `token + n`, so that
-/// a Pong tells which one it answers.
+/// One burst of Pings on a path, until one is answered or the burst is given up. The n-th Ping that is known carries
+/// `token + n`, so that a Pong tells which one it answers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Probe {
     token: u64,
-    sent_at: [Instant; PROBE_LIMIT],
+    sent_at: [Instant; PROBES_KNOWN],
+    /// The Pings of `sent_at` that have left, and how many of them did before the last doubt.
     sent: usize,
+    before: usize,
     pub(super) next: Instant,
 }
 
@@ -147,7 +156,8 @@ pub struct Path {
     pub(super) last_arrival: Option<Instant>,
     /// A NAT gave it to the peer while another of the same road worked, and it may take the place of that.
     pub(super) succeeds: bool,
-    /// Since when data sent on it is without receipt: when the first of it was sent, to about 10 ms.
+    /// Since when data sent on it is without receipt: when the first of it was sent, to about 10 ms and as far as its marks
+    /// reach.
     pub unproven: Option<Instant>,
     /// Counters and when they were used, so that a receipt tells the age of what it does not cover.
     /// At most [`MARKS`]; on the heap, and only while the session has data.
@@ -246,7 +256,8 @@ impl Path {
         // An outage ends a round trip after it is suspected, and three round trips and 200 ms are its bound.
         let widest = smoothed.max(MAX_VARIATION);
         let variation = (self.rtt.variation() * 4).max(smoothed / 8).clamp(GRANULARITY, widest);
-        (smoothed + variation + RECEIPT_DELAY).min(longest).max(SUSPECT_FLOOR)
+        let floor = (SHORT_FLOOR + smoothed * 2).min(SUSPECT_FLOOR);
+        (smoothed + variation + RECEIPT_DELAY).min(longest).max(floor)
     }
 
     /// Until when a suspect path may still answer before another takes its place.
@@ -264,12 +275,6 @@ impl Path {
     /// How long after the first Ping a suspect path is asked again.
     fn second_ping(&self) -> Duration {
         (self.grace() / 4).min(MAX_SECOND_PING)
-    }
-
-    /// Whether no Ping of the burst has left since the path became suspect.
-    fn is_unasked(&self) -> bool {
-        let last = self.probe.as_ref().and_then(Probe::last_sent);
-        self.suspect_since.is_some_and(|since| last.is_none_or(|last| last < since))
     }
 
     /// Whether a path by `via` differs by the peer's port at most.
@@ -333,18 +338,19 @@ impl Path {
         self.retry = Some(Retry::new(now, token).into());
     }
 
-    /// Begins a burst of probes with `token`. One that is running goes on, at once where the path has become suspect since.
+    /// Begins a burst of probes with `token`. One that is running goes on; where the path has become suspect since its last
+    /// Ping, it begins anew.
     pub(super) fn start_probe(&mut self, now: Instant, token: u64) {
-        if self.probe.is_none() {
-            self.probe = Some(Probe { token, sent_at: [now; PROBE_LIMIT], sent: 0, next: now });
-        } else if self.is_unasked() {
-            self.hasten_probe(now);
+        match self.probe.as_mut() {
+            None => self.probe = Some(Probe::new(now, token)),
+            Some(probe) if probe.is_before(self.suspect_since) => probe.begin_anew(now),
+            Some(_) => {}
         }
     }
 
     /// The next probe of a burst leaves now.
     pub(super) fn hasten_probe(&mut self, now: Instant) {
-        if let Some(probe) = self.probe.as_mut().filter(|probe| probe.sent < PROBE_LIMIT) {
+        if let Some(probe) = self.probe.as_mut().filter(|probe| probe.count() < PROBE_LIMIT) {
             probe.next = probe.next.min(now);
         }
     }
@@ -353,19 +359,21 @@ impl Path {
     pub(super) fn step_probe(&mut self, now: Instant) -> ProbeStep {
         // Longer than an answer takes, or the next probe would always follow.
         let interval = self.rtt.smoothed().unwrap_or_default().clamp(PROBE_INTERVAL, MAX_PROBE_INTERVAL);
-        let again = self.is_unasked().then_some(self.second_ping());
+        let (patience, second) = (self.patience(), now + self.second_ping());
+        let is_usable = self.state == PathState::Usable;
         let Some(probe) = self.probe.as_mut().filter(|probe| probe.next <= now) else { return ProbeStep::Wait };
-        if probe.sent >= PROBE_LIMIT {
+        if probe.count() >= PROBE_LIMIT {
             self.probe = None;
             return ProbeStep::Failed;
         }
-        let token = probe.token.wrapping_add(probe.sent as u64);
-        probe.sent_at[probe.sent] = now;
-        probe.next = now + again.unwrap_or(interval * (1 << probe.sent));
-        probe.sent += 1;
+        let begins_doubt = is_usable && probe.count() >= SUSPECT_AFTER && now.since(probe.first()) >= patience;
+        probe.next = match probe.count() {
+            0 if self.suspect_since.is_some() => second,
+            count => now + interval * (1 << count),
+        };
+        let token = probe.send(now);
         self.unanswered = self.unanswered.saturating_add(1);
-        let (sent, first) = (probe.sent, probe.sent_at[0]);
-        if self.state == PathState::Usable && sent > SUSPECT_AFTER && now.since(first) >= self.patience() {
+        if begins_doubt {
             self.suspect(now);
         }
         ProbeStep::Send(token)
@@ -550,9 +558,42 @@ impl Path {
 }
 
 impl Probe {
-    /// When the last Ping of the burst was sent, if one was.
-    fn last_sent(&self) -> Option<Instant> {
-        self.sent_at[..self.sent].last().copied()
+    fn new(now: Instant, token: u64) -> Probe {
+        Probe { token, sent_at: [now; PROBES_KNOWN], sent: 0, before: 0, next: now }
+    }
+
+    /// Pings that have left since the burst began, or began anew.
+    fn count(&self) -> usize {
+        self.sent - self.before
+    }
+
+    /// Whether no Ping of the burst has left since the path became suspect.
+    fn is_before(&self, suspect_since: Option<Instant>) -> bool {
+        let last = self.sent_at[..self.sent].last();
+        suspect_since.is_some_and(|since| last.is_none_or(|last| *last < since))
+    }
+
+    /// When the first of them left.
+    fn first(&self) -> Instant {
+        self.sent_at[self.before]
+    }
+
+    /// Begins the burst anew, now. The latest of its Pings may still be answered.
+    fn begin_anew(&mut self, now: Instant) {
+        let forgotten = (self.sent + PROBE_LIMIT).saturating_sub(PROBES_KNOWN);
+        self.sent_at.copy_within(forgotten..self.sent, 0);
+        self.token = self.token.wrapping_add(forgotten as u64);
+        self.sent -= forgotten;
+        self.before = self.sent;
+        self.next = self.next.min(now);
+    }
+
+    /// Notes that a Ping leaves. Returns its token.
+    fn send(&mut self, now: Instant) -> u64 {
+        let token = self.token.wrapping_add(self.sent as u64);
+        self.sent_at[self.sent] = now;
+        self.sent += 1;
+        token
     }
 
     /// When the Ping with `token` was sent, if it is one of this burst.
@@ -567,7 +608,8 @@ mod tests {
     use super::*;
     use alloc::vec::Vec;
 
-    use crate::path::{FourTuple, PathSet, PathSlot, SocketId};
+    use crate::overlay::PeerIndex;
+    use crate::path::{FourTuple, PathSet, PathSlot, SocketId, SwitchReason};
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -593,6 +635,24 @@ mod tests {
     }
 
     #[test]
+    fn a_relay_that_takes_its_path_away_has_the_others_asked() {
+        let (mut set, start) = (PathSet::default(), Instant::from_millis(1_000));
+        for via in [Via::Relay(PeerIndex(9)), Via::Relay(PeerIndex(8))] {
+            let slot = set.insert(start, via, PathClass::Relay);
+            set.prove(start, slot, Proof::Pong(MS * 10));
+        }
+        set.reselect(start, || 0);
+        set.remove_relay(start + MS, PeerIndex(9), || 3);
+        let asked: Vec<PathSlot> =
+            core::iter::from_fn(|| set.poll_probe(start + MS, || 0)).map(|probe| probe.slot).collect();
+        assert_eq!(asked, [PathSlot(0), PathSlot(1)]);
+        set.on_pong(start + MS * 11, PathSlot(1), 3, Duration::ZERO);
+        assert_eq!(set.reselect(start + MS * 50, || 0).map(|switch| switch.why), Some(SwitchReason::PathLost));
+        set.remove_relay(start + MS * 51, PeerIndex(9), || 3);
+        assert_eq!(set.find(&Via::Relay(PeerIndex(9))), None);
+    }
+
+    #[test]
     fn another_port_of_a_peer_is_no_reason_to_search_again() {
         let mut set = PathSet::default();
         assert_eq!(prove(&mut set, at(1, 1)), [PathSlot(0)]);
@@ -608,10 +668,10 @@ mod tests {
     /// What is beyond the limit of mirroring moves at the end of the grace, and arrives half a round trip later.
     #[test]
     fn a_path_can_answer_in_time_and_a_dead_one_is_left_within_three_round_trips_and_200_ms() {
-        for rtt in [1, 5, 20, 50, 100, 300, 600, 1_000, 2_000].map(|ms| MS * ms) {
-            let now = Instant::from_millis(1_000);
+        for (rtt, jitter) in [1, 5, 20, 50, 100, 300, 600, 1_000].into_iter().flat_map(|ms| [(ms, 0), (ms, 10)]) {
+            let (rtt, now) = (MS * rtt, Instant::from_millis(1_000));
             let mut path = Path::new(at(1, 1), PathClass::Direct, 1_400, now);
-            (0..30).for_each(|_| path.prove(now, Proof::Pong(rtt)));
+            (0..30).for_each(|n| path.prove(now, Proof::Pong(rtt * (100 + n % 2 * 2 * jitter - jitter) / 100)));
             path.suspect(now);
             let grace = path.grace_end().unwrap().since(now);
             assert!(grace >= path.second_ping() + rtt, "{grace:?} where an answer takes {rtt:?}");
@@ -620,7 +680,7 @@ mod tests {
         }
     }
 
-    /// A pair 100 ms apart that sends a short packet every 100 ms and a long one every 50 ms, while only datagrams of at most
+    /// A pair 150 ms apart that sends a short packet every 100 ms and a long one every 50 ms, while only datagrams of at most
     /// `limit` bytes arrive.
     struct Pair {
         set: PathSet,
@@ -643,7 +703,7 @@ mod tests {
             let mut set = PathSet::default();
             let now = Instant::from_millis(1_000);
             let slot = set.insert(now, at(1, 1), PathClass::Direct);
-            (0..20).for_each(|_| set.prove(now, slot, Proof::Pong(MS * 100)));
+            (0..20).for_each(|_| set.prove(now, slot, Proof::Pong(MS * 150)));
             set.reselect(now, || 0);
             Pair { set, slot, now, sent: 0, received: 0, doubts: 0, answers: Vec::new() }
         }
@@ -675,19 +735,19 @@ mod tests {
                 self.set.on_data_sent(now, slot, (self.sent, length), || 1 << 32);
                 if length <= limit {
                     self.received += 1;
-                    self.answers.push((now + MS * 150, Answer::Receipt(self.sent, self.received)));
+                    self.answers.push((now + MS * 200, Answer::Receipt(self.sent, self.received)));
                 }
             }
             let was_usable = self.path().state == PathState::Usable;
             self.set.check_liveness(now, || 2 << 32);
             self.doubts += usize::from(was_usable && self.path().state == PathState::Suspect);
             while let Some(probe) = self.set.poll_probe(now, || 3 << 32).filter(|_| limit > 0) {
-                self.answers.push((now + MS * 100, Answer::Pong(probe.token)));
+                self.answers.push((now + MS * 150, Answer::Pong(probe.token)));
             }
             let token = (4 << 32) + now.since(Instant::from_millis(0)).as_millis() as u64;
             while let Some((_, probe)) = self.set.poll_mtu(now, || token) {
                 if probe.size <= limit {
-                    self.answers.push((now + MS * 100, Answer::Pong(probe.token)));
+                    self.answers.push((now + MS * 150, Answer::Pong(probe.token)));
                 }
             }
         }
@@ -706,16 +766,107 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_says_nothing_of_sizes_and_is_no_loss() {
+    fn an_outage_is_no_loss() {
         let mut pair = Pair::new();
         pair.run(Duration::from_secs(5), 1_500);
         let wide = pair.path().room();
-        for outage in [200, 400, 600, 1_000, 5_000] {
+        for outage in [200, 400, 600, 1_000, 5_000, 1_000, 5_000] {
             pair.run(MS * outage, 0);
             pair.run(Duration::from_secs(3), 1_500);
             assert_eq!(pair.path().state, PathState::Usable);
             assert_eq!(pair.path().room(), wide, "after {outage} ms");
-            assert!(!pair.path().loses_too_much(pair.now));
+            assert!(!pair.path().loses_too_much(pair.now), "after {outage} ms");
         }
+    }
+
+    /// Each outage takes a try of the same size with it.
+    #[test]
+    fn outages_say_nothing_of_sizes() {
+        let (mut set, mut now) = (PathSet::default(), Instant::from_millis(1_000));
+        let slot = set.insert(now, at(1, 1), PathClass::Direct);
+        set.prove(now, slot, Proof::Pong(MS * 10));
+        set.reselect(now, || 0);
+        let size = set.poll_mtu(now, || 7).unwrap().1.size;
+        for _ in 0..5 {
+            set.on_data_sent(now, slot, (1, 100), || 8);
+            now += set.patience();
+            set.check_liveness(now, || 9);
+            assert!(set.poll_mtu(now, || 7).is_none(), "silence says nothing of sizes");
+            now += Duration::from_secs(1);
+            set.prove(now, slot, Proof::Pong(MS * 10));
+            assert_eq!(set.poll_mtu(now, || 7).map(|(_, probe)| probe.size), Some(size));
+        }
+    }
+
+    /// A stall of 400 ms: the path is in doubt, proven by a receipt, and in doubt again, and then the Pongs come.
+    #[test]
+    fn a_second_doubt_in_a_burst_asks_anew_and_forgets_no_ping() {
+        let start = Instant::from_millis(1_000);
+        let path = || {
+            let mut path = Path::new(at(1, 1), PathClass::Direct, 1_400, start);
+            path.prove(start, Proof::Pong(MS * 50));
+            path
+        };
+        let ask = |path: &mut Path, now| match path.step_probe(now) {
+            ProbeStep::Send(token) => Some(token),
+            ProbeStep::Wait | ProbeStep::Failed => None,
+        };
+        for asked in 0..5 {
+            let mut path = path();
+            path.start_probe(start, 100);
+            let mut now = start;
+            let mut tokens = Vec::new();
+            for _ in 0..asked {
+                tokens.extend(ask(&mut path, now));
+                now = path.probe.unwrap().next;
+            }
+            assert_eq!(tokens.len(), asked);
+            path.prove(now, Proof::Receipt);
+            for doubt in 0..3 {
+                now += MS;
+                path.suspect(now);
+                path.start_probe(now, 200);
+                let first = ask(&mut path, now).expect("it is asked at once");
+                now += path.second_ping();
+                let second = ask(&mut path, now).expect("and a second time");
+                assert_eq!(ask(&mut path, now + MS * 50), None, "and then less often");
+                assert_eq!(path.probe.unwrap().count(), 2);
+                assert_ne!(first, second);
+                tokens.extend([first, second]);
+                if doubt < 2 {
+                    path.prove(now, Proof::Receipt);
+                }
+            }
+            for token in tokens.iter().rev().take(PROBE_LIMIT + 2) {
+                let mut path = path.clone();
+                assert!(path.on_pong(now + MS, *token, Duration::ZERO).is_some(), "{asked} asked, the Pong to {token}");
+                assert_eq!(path.state, PathState::Usable);
+            }
+        }
+    }
+
+    /// 50 ms that vary by 25 are waited for. The second Ping of a doubt follows after a quarter of that, the others after twice
+    /// and four times 150 ms, and the last has as long as the next would have been waited for.
+    #[test]
+    fn a_burst_leaves_its_last_ping_the_time_of_an_answer() {
+        let start = Instant::from_millis(1_000);
+        let sent = |is_suspect: bool| {
+            let mut path = Path::new(at(1, 1), PathClass::Direct, 1_400, start);
+            path.prove(start, Proof::Pong(MS * 50));
+            if is_suspect {
+                path.suspect(start);
+            }
+            path.start_probe(start, 1);
+            let (mut now, mut times) = (start, Vec::new());
+            while let ProbeStep::Send(_) = path.step_probe(now) {
+                times.push(now.since(start).as_millis());
+                now = path.probe.unwrap().next;
+            }
+            assert_eq!(path.state, PathState::Suspect);
+            times.push(now.since(start).as_millis());
+            times
+        };
+        assert_eq!(sent(true), [0, 37, 337, 937, 2_137]);
+        assert_eq!(sent(false), [0, 150, 450, 1_050, 2_250]);
     }
 }

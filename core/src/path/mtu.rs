@@ -72,7 +72,8 @@ struct Probe {
 /// The search for the MTU of one path.
 ///
 /// It begins at once and is for usable paths only: while a path is suspect, silence says nothing about sizes. The caller
-/// then calls [`MtuSearch::suspend`] and neither polls nor heeds the deadline until the path is usable again.
+/// then neither polls nor heeds the deadline until the path is usable again, and calls [`MtuSearch::suspend`] where it was an
+/// outage.
 #[derive(Clone, Debug)]
 pub struct MtuSearch {
     base: u16,
@@ -257,7 +258,7 @@ impl MtuSearch {
         }
     }
 
-    /// Forgets the tries under way: the path became suspect, and what is lost now says nothing about sizes.
+    /// Forgets the tries under way: there was an outage, and what was lost in it says nothing about sizes.
     pub fn suspend(&mut self) {
         self.probe = None;
     }

@@ -210,12 +210,12 @@ impl PathSet {
             return woke;
         }
         self.last_doubt = Some(now);
-        for slot in [preferred, slot] {
-            self.probe(now, slot, token());
-        }
         if let Some(path) = self.get_mut(preferred).filter(|path| path.state == PathState::Usable) {
             path.suspect(now);
             self.unpin(now, preferred);
+        }
+        for slot in [preferred, slot] {
+            self.probe(now, slot, token());
         }
         true
     }
@@ -276,13 +276,14 @@ impl PathSet {
         PathSlot(u8::try_from(index).expect("a path set has at most MAX_PATHS slots"))
     }
 
-    /// Forgets the path by a relay, unless it is the preferred one: that only becomes suspect.
-    pub fn remove_relay(&mut self, now: Instant, relay: PeerIndex) {
+    /// Forgets the path by a relay, unless it is the preferred one: that only becomes suspect, and the others are probed.
+    pub fn remove_relay(&mut self, now: Instant, relay: PeerIndex, token: impl FnMut() -> u64) {
         let Some(slot) = self.find(&Via::Relay(relay)) else { return };
         if Some(slot) != self.preferred {
             self.slots[usize::from(slot.0)] = None;
         } else if let Some(path) = self.get_mut(slot) {
             path.suspect(now);
+            self.probe_all(now, token);
         }
     }
 
@@ -316,14 +317,15 @@ impl PathSet {
             .map_or(0, |(slot, _)| usize::from(slot.0))
     }
 
-    /// Starts a burst of probes on a path, unless one is running.
+    /// Starts a burst of probes on a path. One that is running goes on; it begins anew where the path has become suspect since
+    /// its last Ping.
     pub fn probe(&mut self, now: Instant, slot: PathSlot, token: u64) {
         if let Some(path) = self.get_mut(slot) {
             path.start_probe(now, token);
         }
     }
 
-    /// Starts a burst of probes on every path; of an idle pair not on all the ports that a NAT has given the peer.
+    /// As [`PathSet::probe`], on every path; of an idle pair not on all the ports that a NAT has given the peer.
     pub fn probe_all(&mut self, now: Instant, mut token: impl FnMut() -> u64) {
         let (newest, preferred) = (self.newest_ports(now), self.preferred);
         for (slot, path) in self.iter_mut() {
@@ -344,6 +346,9 @@ impl PathSet {
             let Some(path) = self.slots[index].as_mut() else { continue };
             let was_usable = path.state == PathState::Usable;
             let step = path.step_probe(now);
+            if is_preferred && was_usable && step == ProbeStep::Failed {
+                path.suspect(now);
+            }
             if is_preferred && was_usable && path.state == PathState::Suspect {
                 // Which other one answers now decides what takes its place.
                 self.probe_all(now, &mut token);
@@ -895,6 +900,15 @@ mod tests {
         assert!(set.note_data(start() + MS * 300, relay, || 1));
         assert_eq!(set.mirror(), Some((relay, RELAY)));
         assert_eq!(set.poll_probe(start() + MS * 300, || 0).map(|probe| probe.slot), Some(slot));
+        // A burst that had begun asks at once as well.
+        let (mut set, slot) = proven();
+        set.note_data(start(), slot, || 1);
+        set.probe(start(), slot, 1);
+        assert!(set.poll_probe(start(), || 0).is_some());
+        let (other, _) = set.note_arrival(start(), &RELAY, PathClass::Relay, 100, || 1);
+        while set.poll_probe(start(), || 0).is_some() {}
+        assert!(set.note_data(start() + MS, other, || 1));
+        assert_eq!(set.poll_probe(start() + MS, || 0), Some(DueProbe { slot, token: 2 }));
     }
 
     #[test]
