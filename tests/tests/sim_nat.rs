@@ -352,8 +352,8 @@ fn a_host_that_is_carried_elsewhere_gets_what_is_possible_there() {
     }
 }
 
-#[test]
-fn the_nearer_relay_is_chosen_and_the_other_one_takes_over() {
+/// Hosts 1 and 2, which need a relay and talk: host 0 is one of 120 ms, host 3 one of 20.
+fn with_two_relays() -> World {
     let symmetric = NatKind::symmetric();
     let knows_both = |kind| HostSpec { finds: vec![0, 3], ..behind(kind) };
     let mut topology = among(vec![open(), knows_both(symmetric), knows_both(symmetric), open()]);
@@ -366,10 +366,18 @@ fn the_nearer_relay_is_chosen_and_the_other_one_takes_over() {
     }
     talk(&mut world, 1, 2);
     world.run_for(secs(10));
-    let datagrams = |world: &World, via: usize| {
-        let since = world.now() - secs(1);
-        world.sent_since(1, since).filter(|record| record.to == Some(via) && record.len > 200).count()
-    };
+    world
+}
+
+/// Datagrams with data that host 1 sent by a relay in the last second.
+fn datagrams(world: &World, via: usize) -> usize {
+    let since = world.now() - secs(1);
+    world.sent_since(1, since).filter(|record| record.to == Some(via) && record.len > 200).count()
+}
+
+#[test]
+fn the_nearer_relay_is_chosen_and_the_other_one_takes_over() {
+    let mut world = with_two_relays();
     assert!(is_relayed(&world, 1, 2));
     assert!(datagrams(&world, 3) >= 40 && datagrams(&world, 0) <= 5, "the one with 20 ms, not the one with 120 ms");
     let start = world.now();
@@ -381,6 +389,21 @@ fn the_nearer_relay_is_chosen_and_the_other_one_takes_over() {
     world.start(3);
     world.run_for(secs(60));
     assert!(datagrams(&world, 3) >= 40, "it is the better one again");
+}
+
+#[test]
+fn a_relay_that_says_goodbye_is_left_at_once() {
+    let mut world = with_two_relays();
+    assert!(datagrams(&world, 3) >= 40);
+    let start = world.now();
+    world.shut_down(3);
+    world.run_for(secs(2));
+    for (from, to) in [(1, 2), (2, 1)] {
+        let gap = world.ledger.longest_gap(from, to, start, start + secs(1));
+        // One way by the other relay is 50 ms longer.
+        assert!(gap <= millis(130), "nothing from host {from} for {gap:?}");
+    }
+    assert!(datagrams(&world, 0) >= 40);
 }
 
 #[test]

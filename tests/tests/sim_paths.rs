@@ -113,6 +113,25 @@ fn an_attacker_who_forwards_from_elsewhere_gets_no_data() {
 }
 
 #[test]
+fn who_forwards_one_small_envelope_gets_no_more_than_three_times_its_bytes() {
+    let mut world = talking(12);
+    let to = world.path_between(0, 1).local.expect("hosts have addresses");
+    world.set_cut(0, 1, Way::Both, true);
+    let start = world.now();
+    world.send(1, 0, Traffic::Udp4, 100, 1);
+    world.run_for(secs(1));
+    let receipt = world.sent_since(0, start).map(|record| record.len).min().expect("it is receipted");
+    let seen = world.network.captured.iter().rev().find(|seen| seen.bytes.len() == receipt).cloned();
+    let bytes = seen.expect("the network sees everything").bytes;
+    // Four Pings would be more.
+    assert!(bytes.len() < 50, "{}", bytes.len());
+    world.network.inject(world.now(), ghost(Family::V4), (to, PORT).into(), bytes);
+    world.run_for(secs(5));
+    let (to_ghost, from_ghost) = world.network.ghost_bytes;
+    assert!(to_ghost > 0 && to_ghost <= 3 * from_ghost, "{to_ghost} bytes for {from_ghost}");
+}
+
+#[test]
 fn keepalives_hold_a_nat_open() {
     let inside = HostSpec { nat: Some(NatKind::cone(true)), ..HostSpec::with_peers([1]) };
     let outside = HostSpec { finds: vec![], ..HostSpec::with_peers([0]) };
