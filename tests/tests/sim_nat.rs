@@ -404,6 +404,9 @@ fn a_relay_that_says_goodbye_is_left_at_once() {
         assert!(gap <= millis(130), "nothing from host {from} for {gap:?}");
     }
     assert!(datagrams(&world, 0) >= 40);
+    world.shut_down(0);
+    world.run_for(millis(150));
+    assert_eq!(classes(&world, 1, 2), ["none", "none"], "nobody carries, and nobody says so");
 }
 
 #[test]
